@@ -1,0 +1,10 @@
+# An installed tree stands alone: it takes the LibTorch libraries along, in the layout that their own run paths expect.
+if(GEMMA_SFT_TORCH)
+  file(GLOB torch_libraries "${libtorch_dir}/lib/*.so*")
+  install(PROGRAMS ${torch_libraries} DESTINATION lib/gemma-sft/torch/lib)
+  file(GLOB cuda_folders "${libtorch_dir}/../nvidia/*/lib")
+  foreach(folder IN LISTS cuda_folders)
+    file(RELATIVE_PATH place "${libtorch_dir}/.." "${folder}")
+    install(DIRECTORY "${folder}/" DESTINATION "lib/gemma-sft/${place}" FILES_MATCHING PATTERN "*.so*")
+  endforeach()
+endif()
