@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# fetch.sh [--no-torch] [--cuda-build | --cuda] [--plan]
+# fetch.sh [--no-torch] [--no-tools] [--cuda-build | --cuda] [--plan]
 # Brings the pinned third-party libraries that the system's packages do not have into a cache outside the checkout, and
 # prints where they are as NAME=FOLDER lines on stdout (progress goes to stderr). Where all is there it only prints.
-#   --no-torch     sentencepiece only
+#   --no-torch     without LibTorch
+#   --no-tools     without the tools of the tests
 #   --cuda-build   LibTorch with its CUDA libraries, and the pinned CUDA compiler: enough to build for a GPU without one
 #   --cuda         as --cuda-build, and all libraries that running on a GPU needs
 #   --plan         only say what would be downloaded, and its size
 # The cache is $GEMMA_SFT_CACHE, else $XDG_CACHE_HOME/gemma-sft, else ~/.cache/gemma-sft:
 #   downloads/<sha256>/<file>            as downloaded, checked by pip against the hash
 #   libtorch-<version>-<set>-<key>/      unpacked; the key hashes the downloads and the way they are unpacked
+#   clang-format-<version>-<key>/        unpacked
 #   sentencepiece-<version>-<key>/       built; the key hashes source, flags, compiler and this recipe
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,14 +18,15 @@ cache=${GEMMA_SFT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gemma-sft}
 say() { printf '%s\n' "third_party: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-torch=yes set_name=cpu plan=no
+torch=yes tools=yes set_name=cpu plan=no
 for arg in "$@"; do
   case $arg in
     --no-torch) torch=no ;;
+    --no-tools) tools=no ;;
     --cuda-build) set_name=cuda-build ;;
     --cuda) set_name=cuda ;;
     --plan) plan=yes ;;
-    *) sed -n '2,8p' "$0" >&2; exit 64 ;;
+    *) sed -n '2,9p' "$0" >&2; exit 64 ;;
   esac
 done
 
@@ -67,10 +70,14 @@ spm_key=$({ requirements source; printf '%s\n' "recipe 1" "${spm_flags[@]}"
   "$cxx" --version 2>/dev/null | head -n 1 || true; } | short_hash)
 spm_dir=$cache/sentencepiece-$spm_version-$spm_key
 
+read -r _ format_version format_sha _ < <(requirements tools)
+format_dir=$cache/clang-format-$format_version-$(echo "$format_sha" | short_hash)
+
 # ---- what is missing ------------------------------------------------------------------------------------------------
 needed=()
 if [ "$torch" = yes ] && [ ! -d "$torch_dir" ]; then needed+=("${torch_sets[@]}"); fi
 [ -d "$spm_dir" ] || needed+=(source)
+if [ "$tools" = yes ] && [ ! -d "$format_dir" ]; then needed+=(tools); fi
 missing=() total=0
 if [ ${#needed[@]} -gt 0 ]; then
   while read -r name version sha bytes; do
@@ -99,9 +106,12 @@ download() {
     rm -rf "$dir" && mkdir -p "$dir"
     printf '%s==%s --hash=sha256:%s\n' "$name" "$version" "$sha" >"$work/requirement.txt"
     if grep -q "^$name==" "$here/requirements-source.txt"; then
-      # pip runs the package's setup script to read its metadata; the system's setuptools saves downloading one for that.
+      # pip asks the package's build tool, setuptools, for its metadata. Where the system has one that is new enough, no
+      # other is downloaded for that.
       options=(--no-binary=:all:)
-      if python3 -c 'import setuptools, wheel' 2>/dev/null; then options+=(--no-build-isolation); fi
+      if python3 -c 'import setuptools as s, wheel, sys; sys.exit(int(s.__version__.split(".")[0]) < 61)' 2>/dev/null; then
+        options+=(--no-build-isolation)
+      fi
     else
       # Only unzipped, never installed, so that the Python of this machine does not matter.
       options=(--only-binary=:all: --python-version 3.11 --implementation cp --abi cp311)
@@ -110,7 +120,7 @@ download() {
     fi
     say "downloading $name $version"
     python3 -m pip download --quiet --no-deps --require-hashes --no-cache-dir --disable-pip-version-check \
-      --root-user-action=ignore "${options[@]}" -d "$dir" -r "$work/requirement.txt" >&2 ||
+      "${options[@]}" -d "$dir" -r "$work/requirement.txt" >&2 ||
       die "downloading $name $version failed; check the network and pip's settings, then run the same command again"
     file=$(compgen -G "$dir/*" | head -n 1)
     echo "$sha  $file" | sha256sum --quiet --check - >&2 || die "$file is not what was pinned"
@@ -161,6 +171,14 @@ make_sentencepiece() {
   mv -T "$out" "$spm_dir"
 }
 
+make_clang_format() {
+  local out=$work/clang-format
+  mkdir -p "$out"
+  unzip -qj "$(downloaded "$format_sha")" 'clang_format/data/bin/clang-format' -d "$out" >&2
+  chmod +x "$out/clang-format"
+  mv -T "$out" "$format_dir"
+}
+
 if [ ${#needed[@]} -gt 0 ]; then
   mkdir -p "$cache"
   exec 9>"$cache/lock"
@@ -169,7 +187,9 @@ if [ ${#needed[@]} -gt 0 ]; then
   trap 'rm -rf "$work"' EXIT
   if [ ${#missing[@]} -gt 0 ]; then download; fi
   if [ "$torch" = yes ] && [ ! -d "$torch_dir" ]; then make_torch; fi
+  if [ "$tools" = yes ] && [ ! -d "$format_dir" ]; then make_clang_format; fi
   [ -d "$spm_dir" ] || make_sentencepiece
 fi
 [ "$torch" = no ] || echo "LIBTORCH_DIR=$torch_dir/torch"
+[ "$tools" = no ] || echo "CLANG_FORMAT=$format_dir/clang-format"
 echo "SENTENCEPIECE_DIR=$spm_dir"

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# check_programs.sh front-end PROGRAM: PROGRAM needs no LibTorch library (else every command would wait for its loading).
+# check_programs.sh engine PROGRAM LIBTORCH_CPU: the protobuf and abseil inside sentencepiece are not visible to the
+# loader. LibTorch has copies of its own, and one process that mixes two of them corrupts its memory.
+set -euo pipefail
+kind=$1 program=$2
+[ -x "$program" ] || { echo "$program does not exist: build it first"; exit 1; }
+case $kind in
+  front-end)
+    needed=$(readelf -d "$program" | sed -nE 's/.*\(NEEDED\).*\[(.*)\]/\1/p')
+    [ -n "$needed" ] || { echo "$program: its needed libraries could not be read"; exit 1; }
+    if grep -E '^lib(torch|c10|cudart|cupti|gomp)' <<<"$needed"; then
+      echo "$program needs the libraries above and must not"
+      exit 1
+    fi
+    ;;
+  engine)
+    own=$(mktemp) theirs=$(mktemp)
+    trap 'rm -f "$own" "$theirs"' EXIT
+    nm -D --defined-only "$program" | awk '{ print $NF }' | sort -u >"$own"
+    nm -D --defined-only "$3" | awk '{ print $NF }' | sort -u >"$theirs"
+    [ "$(wc -l <"$theirs")" -gt 10000 ] || { echo "$3: its symbols could not be read"; exit 1; }
+    pattern='6google8protobuf|4absl|13sentencepiece|FLAGS_'
+    if grep -E "$pattern" "$own"; then
+      echo "$program shows the symbols above to the loader and must not"
+      exit 1
+    fi
+    if comm -12 "$own" "$theirs" | grep -E "$pattern"; then
+      echo "$program and $3 both define the symbols above"
+      exit 1
+    fi
+    ;;
+  *) echo "unknown check: $kind"; exit 1 ;;
+esac
+echo "$program is as it should be"
