@@ -37,7 +37,7 @@ missing_packages() {
     libgmock-dev libbenchmark-dev; do
     have_package "$library" || echo "$library"
   done
-  if "$root/third_party/fetch.sh" "$@" --plan 2>&1 | grep -q .; then  # something is to be downloaded with pip
+  if [ -n "$("$root/third_party/fetch.sh" "$@" --plan 2>&1)" ]; then  # something is to be downloaded with pip
     command -v unzip >/dev/null || echo unzip
     python3 -m pip --version >/dev/null 2>&1 || printf '%s\n' python3 python3-pip
     [ -d /etc/ssl/certs ] || echo ca-certificates
@@ -47,9 +47,9 @@ missing_packages() {
 # install_packages FETCH_OPTION...: sizes first, then apt.
 install_packages() {
   local packages as_root=()
-  "$root/third_party/fetch.sh" "$@" --plan
   mapfile -t packages < <(missing_packages "$@")
   [ ${#packages[@]} -gt 0 ] || return 0
+  "$root/third_party/fetch.sh" "$@" --plan
   say "missing packages: ${packages[*]}"
   command -v apt-get >/dev/null || die "there is no apt-get here; install what these packages hold, then run this again"
   if [ "$(id -u)" != 0 ]; then
