@@ -4,6 +4,9 @@
 # What Debian and Ubuntu package (bootstrap.sh installs the -dev packages).
 find_package(Threads REQUIRED)
 find_package(yaml-cpp 0.6 REQUIRED)
+if(NOT TARGET yaml-cpp)  # from 0.8 on it has a namespace
+  add_library(yaml-cpp ALIAS yaml-cpp::yaml-cpp)
+endif()
 find_package(nlohmann_json 3.9 REQUIRED)
 find_package(CLI11 2.1 REQUIRED)
 find_package(fmt 8 REQUIRED)

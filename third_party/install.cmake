@@ -1,3 +1,11 @@
+# What `cmake --install` makes: PREFIX/bin with the two programs, and next to it what they need.
+foreach(program gemma-sft gemma-sft-engine)
+  if(TARGET ${program})
+    install(TARGETS ${program} RUNTIME DESTINATION bin)
+  endif()
+endforeach()
+install(DIRECTORY "${CMAKE_SOURCE_DIR}/configs/" DESTINATION share/gemma-sft/configs FILES_MATCHING PATTERN "*.yaml")
+
 # An installed tree stands alone: it takes the LibTorch libraries along, in the layout that their own run paths expect.
 if(GEMMA_SFT_TORCH)
   file(GLOB torch_libraries "${libtorch_dir}/lib/*.so*")
