@@ -1,0 +1,35 @@
+// The data set manifest that dataset builders write next to the rows (dataset_key, trace_ids, trace_count, stats, ...).
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "configs/run_config.h"
+
+namespace gemma_sft {
+
+struct Manifest {
+  std::filesystem::path path;
+  std::string dataset_key;
+  int64_t trace_count = 0;
+  std::vector<std::string> trace_ids;
+  std::vector<std::string> warnings;  // what is unknown but harmless, e.g. a build_id that is not a UUID
+};
+
+// Throws Error(kData): "Manifest not found: PATH" with the remedy, or every schema problem with file:line:column.
+Manifest load_manifest(const std::filesystem::path& path, const std::string& configured_path);
+
+// Where the training rows come from: dataset.data_path, else <manifest folder>/<format>.jsonl, else
+// <manifest folder>/dataset.jsonl. `found` is empty when none exists; `tried` is what was looked for, in order.
+struct DataSource {
+  std::optional<std::filesystem::path> found;
+  std::vector<std::filesystem::path> tried;
+};
+DataSource find_training_rows(const DatasetSection& dataset, const std::optional<std::filesystem::path>& manifest,
+                              const std::filesystem::path& config_file);
+
+const char* format_name(DataFormat format);  // "training_example", ...
+
+}  // namespace gemma_sft
