@@ -1,0 +1,128 @@
+#include "model/attention.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "model/blockwise_attention.h"
+#include "model/hand_written_backward.h"
+
+namespace gemma_sft {
+namespace {
+
+// A document joins a group while it is at least this share of the group's longest.
+constexpr double kLeastFill = 0.7;
+
+std::vector<int64_t> with_first(const at::Tensor& x, int64_t first) {
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes[0] = first;
+  return sizes;
+}
+
+at::Tensor copy_to_rows(const at::Tensor& tokens, const DocumentLayout& layout) {
+  at::Tensor rows = at::zeros(with_first(tokens, layout.rows), tokens.options());
+  return rows.index_copy_(0, layout.places, tokens);
+}
+
+// Tokens -> rows, zeros where no token is; and back. Each is the other's backward pass.
+at::Tensor to_rows(const at::Tensor& tokens, const DocumentLayout& layout) {
+  if (!layout.places.defined()) return tokens;
+  const bool differentiable = wants_gradient({tokens});
+  at::NoGradGuard no_grad;
+  at::Tensor rows = copy_to_rows(tokens, layout);
+  if (!differentiable) return rows;
+  return with_backward(rows, {tokens}, [places = layout.places](const at::Tensor& gradient) -> std::vector<at::Tensor> {
+    return {gradient.index_select(0, places)};
+  });
+}
+
+at::Tensor from_rows(const at::Tensor& rows, const DocumentLayout& layout) {
+  if (!layout.places.defined()) return rows;
+  const bool differentiable = wants_gradient({rows});
+  at::NoGradGuard no_grad;
+  at::Tensor tokens = rows.index_select(0, layout.places);
+  if (!differentiable) return tokens;
+  return with_backward(tokens, {rows}, [layout](const at::Tensor& gradient) -> std::vector<at::Tensor> {
+    return {copy_to_rows(gradient, layout)};
+  });
+}
+
+// query [documents, heads, length, head_dim], causal, whole documents. The seam for a variable-length kernel of a GPU.
+at::Tensor attend_group(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                        const AttentionOptions& options) {
+  const int64_t length = query.size(2);
+  if (options.softcap || (options.window > 0 && options.window < length)) {
+    return blockwise_attention(query, key, value, options);
+  }
+  return at::scaled_dot_product_attention(query, key, value, /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true,
+                                          options.scale, /*enable_gqa=*/query.size(1) != key.size(1));
+}
+
+at::Tensor as_heads(const at::Tensor& rows, const DocumentLayout::Group& group) {
+  return rows.view({group.documents, group.length, rows.size(1), rows.size(2)}).transpose(1, 2);
+}
+
+}  // namespace
+
+DocumentLayout lay_out_documents(const DeviceBatch& batch) {
+  DocumentLayout layout;
+  const auto documents = static_cast<int64_t>(batch.document_lengths.size());
+  const int64_t tokens = batch.input_ids.size(0);
+  layout.rows = tokens;
+  if (batch.padded_length > 0) {
+    layout.groups.push_back({documents, batch.padded_length});
+    return layout;
+  }
+
+  std::vector<int64_t> order(documents);
+  std::iota(order.begin(), order.end(), int64_t{0});
+  const std::vector<int64_t>& lengths = batch.document_lengths;
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+  const bool on_cuda = batch.input_ids.is_cuda();
+  at::Tensor places = at::empty({tokens}, at::TensorOptions().dtype(at::kLong).pinned_memory(on_cuda));
+  int64_t* place = places.data_ptr<int64_t>();
+  layout.rows = 0;
+  bool in_order = true;
+  for (const int64_t document : order) {
+    const int64_t length = lengths[document];
+    if (length == 0) continue;
+    if (layout.groups.empty() ||
+        static_cast<double>(length) < kLeastFill * static_cast<double>(layout.groups.back().length)) {
+      layout.groups.push_back({0, length});
+    }
+    DocumentLayout::Group& group = layout.groups.back();
+    ++group.documents;
+    const int64_t first_token = batch.document_offsets[document];
+    in_order = in_order && first_token == layout.rows;
+    for (int64_t i = 0; i < length; ++i) place[first_token + i] = layout.rows + i;
+    layout.rows += group.length;
+  }
+  if (!in_order || layout.rows != tokens) layout.places = places.to(batch.input_ids.device(), /*non_blocking=*/true);
+  return layout;
+}
+
+at::Tensor attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const DocumentLayout& layout,
+                  const AttentionOptions& options) {
+  const at::Tensor queries = to_rows(query, layout), keys = to_rows(key, layout), values = to_rows(value, layout);
+  const int64_t width = query.size(1) * query.size(2);
+  std::vector<int64_t> sizes;
+  for (const DocumentLayout::Group& group : layout.groups) sizes.push_back(group.documents * group.length);
+  const std::vector<at::Tensor> query_parts = queries.split_with_sizes(sizes), key_parts = keys.split_with_sizes(sizes),
+                                value_parts = values.split_with_sizes(sizes);
+  std::vector<at::Tensor> outputs;
+  for (size_t i = 0; i < layout.groups.size(); ++i) {
+    const DocumentLayout::Group& group = layout.groups[i];
+    const at::Tensor output = attend_group(as_heads(query_parts[i], group), as_heads(key_parts[i], group),
+                                           as_heads(value_parts[i], group), options);
+    outputs.push_back(output.transpose(1, 2).reshape({sizes[i], width}));
+  }
+  return from_rows(outputs.size() == 1 ? outputs.front() : at::cat(outputs), layout);
+}
+
+}  // namespace gemma_sft

@@ -1,0 +1,27 @@
+#include "model/embedding.h"
+
+#include <ATen/ops/index_add.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+
+#include "model/hand_written_backward.h"
+
+namespace gemma_sft {
+
+at::Tensor embed(const at::Tensor& ids, const at::Tensor& weight, at::ScalarType dtype) {
+  const bool differentiable = wants_gradient({weight});
+  at::NoGradGuard no_grad;
+  at::Tensor output = weight.index_select(0, ids).to(dtype);
+  if (!differentiable) return output;
+  return with_backward(output, {}, [ids, weight](const at::Tensor& gradient) -> std::vector<at::Tensor> {
+    at::Tensor& total = weight.mutable_grad();
+    if (!total.defined()) total = at::zeros_like(weight, at::MemoryFormat::Contiguous);
+    const at::Tensor rows = gradient.to(weight.scalar_type()).masked_fill(ids.eq(kPadId).unsqueeze(1), 0);
+    total.index_add_(0, ids, rows);
+    return {};
+  });
+}
+
+}  // namespace gemma_sft

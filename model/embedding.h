@@ -1,0 +1,20 @@
+// The token embedding of a model whose output head is the same matrix.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace gemma_sft {
+
+// The pad id, as the `padding_idx` of transformers: its row gets no gradient from the lookup (the tied head still gives
+// one).
+inline constexpr int64_t kPadId = 0;
+
+// ids [tokens] int64, weight [vocab, width] -> weight[ids] in `dtype` [tokens, width].
+//
+// When the weight requires a gradient, the backward pass adds the lookup's rows straight to weight.grad() instead of
+// giving autograd a second [vocab, width] tensor: with 262,144 pieces the tied head has put its gradient there already,
+// and a dense one for a few thousand rows would cost as much again in memory and time. So the lookup's gradient reaches
+// weight.grad() and nothing else.
+at::Tensor embed(const at::Tensor& ids, const at::Tensor& weight, at::ScalarType dtype);
+
+}  // namespace gemma_sft

@@ -1,0 +1,345 @@
+#include "model/gemma.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "configs/error.h"
+#include "model/activation_checkpoint.h"
+#include "model/attention.h"
+#include "model/blockwise_attention.h"
+#include "model/embedding.h"
+#include "model/gelu_gate.h"
+#include "model/linear.h"
+#include "model/rms_norm.h"
+#include "model/rotary_embedding.h"
+
+namespace gemma_sft {
+namespace {
+
+struct Block {
+  LayerKind kind = LayerKind::kGlobal;
+  Linear query, key, value, output;
+  at::Tensor query_norm, key_norm;  // Gemma 3
+  Linear gate, up, down;
+  at::Tensor attention_norm, after_attention_norm;  // the second one: Gemma 2 and 3
+  at::Tensor mlp_norm, after_mlp_norm;              // the second one: Gemma 2 and 3
+};
+
+// What all blocks of one forward pass share.
+struct Pass {
+  RotaryTable global_table, local_table;
+  DocumentLayout layout;
+};
+
+}  // namespace
+
+struct Gemma::State {
+  GemmaConfig config;
+  GemmaOptions options;
+  bool training = false;
+  at::Tensor embedding, final_norm;
+  std::vector<Block> blocks;
+  bool has_lora = false;
+  LoraOptions lora;
+
+  at::Tensor embed_scaled(const at::Tensor& ids) const;
+  RotaryTable table(const at::Tensor& positions, LayerKind kind) const;
+  AttentionOptions attention_options(LayerKind kind) const;
+  template <typename Attention>
+  at::Tensor run_block(const Block& block, const at::Tensor& x, const RotaryTable& rotary,
+                       const Attention& attention) const;
+  std::vector<Linear*> linears();
+  std::vector<const Linear*> linears() const;
+};
+
+// sqrt(hidden_size) rounded to the dtype that the hidden states have: transformers' rule for weights of that dtype.
+at::Tensor Gemma::State::embed_scaled(const at::Tensor& ids) const {
+  const at::ScalarType dtype = options.compute_dtype;
+  const double scale = at::tensor(std::sqrt(static_cast<double>(config.hidden_size))).to(dtype).item<double>();
+  return embed(ids, embedding, dtype).mul(scale);
+}
+
+RotaryTable Gemma::State::table(const at::Tensor& positions, LayerKind kind) const {
+  const bool global = kind == LayerKind::kGlobal;
+  return rotary_table(positions, config.head_dim, global ? config.rope_theta_global : config.rope_theta_local,
+                      global ? config.rope_linear_factor_global : 1.0, options.compute_dtype);
+}
+
+AttentionOptions Gemma::State::attention_options(LayerKind kind) const {
+  return {config.query_scale, config.attention_softcap, kind == LayerKind::kSliding ? config.sliding_window : 0};
+}
+
+// attention: (query [tokens, heads, head_dim], key, value [tokens, kv_heads, head_dim]) -> [tokens, heads * head_dim].
+template <typename Attention>
+at::Tensor Gemma::State::run_block(const Block& block, const at::Tensor& x, const RotaryTable& rotary,
+                                   const Attention& attention) const {
+  const double eps = config.rms_norm_eps;
+  const int64_t tokens = x.size(0);
+  const at::Tensor normed = rms_norm(x, block.attention_norm, eps);
+  at::Tensor query = apply(block.query, normed, training).view({tokens, config.num_heads, config.head_dim});
+  at::Tensor key = apply(block.key, normed, training).view({tokens, config.num_kv_heads, config.head_dim});
+  const at::Tensor value = apply(block.value, normed, training).view({tokens, config.num_kv_heads, config.head_dim});
+  if (config.qk_norm) {
+    query = rms_norm(query, block.query_norm, eps);
+    key = rms_norm(key, block.key_norm, eps);
+  }
+  at::Tensor attended = apply(block.output, attention(rotate(query, rotary), rotate(key, rotary), value), training);
+  if (config.sandwich_norms) attended = rms_norm(attended, block.after_attention_norm, eps);
+  const at::Tensor middle = x.add(attended);
+
+  const at::Tensor mlp_input = rms_norm(middle, block.mlp_norm, eps);
+  at::Tensor mlp = apply(
+      block.down, gelu_gate(apply(block.gate, mlp_input, training), apply(block.up, mlp_input, training)), training);
+  if (config.sandwich_norms) mlp = rms_norm(mlp, block.after_mlp_norm, eps);
+  return middle.add(mlp);
+}
+
+std::vector<Linear*> Gemma::State::linears() {
+  std::vector<Linear*> all;
+  for (Block& block : blocks) {
+    for (Linear* linear :
+         {&block.query, &block.key, &block.value, &block.output, &block.gate, &block.up, &block.down}) {
+      all.push_back(linear);
+    }
+  }
+  return all;
+}
+
+std::vector<const Linear*> Gemma::State::linears() const {
+  const std::vector<Linear*> all = const_cast<State*>(this)->linears();
+  return {all.begin(), all.end()};
+}
+
+Gemma::Gemma(const GemmaConfig& config, const GemmaOptions& options) : state_(std::make_unique<State>()) {
+  State& state = *state_;
+  state.config = config;
+  state.options = options;
+  const auto parameter = [&](at::IntArrayRef sizes) {
+    return at::zeros(sizes, at::TensorOptions().dtype(options.storage_dtype).device(options.device))
+        .requires_grad_(true);
+  };
+  const int64_t width = config.hidden_size;
+  state.embedding = parameter({config.vocab_size, width});
+  for (int64_t i = 0; i < config.num_layers; ++i) {
+    const std::string layer = "model.layers." + std::to_string(i) + ".";
+    const auto linear = [&](const std::string& name, int64_t out, int64_t in) {
+      Linear made;
+      made.path = layer + name;
+      made.weight = parameter({out, in});
+      return made;
+    };
+    Block block;
+    block.kind = config.layer_kinds.at(i);
+    block.query = linear("self_attn.q_proj", config.num_heads * config.head_dim, width);
+    block.key = linear("self_attn.k_proj", config.num_kv_heads * config.head_dim, width);
+    block.value = linear("self_attn.v_proj", config.num_kv_heads * config.head_dim, width);
+    block.output = linear("self_attn.o_proj", width, config.num_heads * config.head_dim);
+    if (config.qk_norm) {
+      block.query_norm = parameter({config.head_dim});
+      block.key_norm = parameter({config.head_dim});
+    }
+    block.gate = linear("mlp.gate_proj", config.intermediate_size, width);
+    block.up = linear("mlp.up_proj", config.intermediate_size, width);
+    block.down = linear("mlp.down_proj", width, config.intermediate_size);
+    block.attention_norm = parameter({width});
+    block.mlp_norm = parameter({width});
+    if (config.sandwich_norms) {
+      block.after_attention_norm = parameter({width});
+      block.after_mlp_norm = parameter({width});
+    }
+    state.blocks.push_back(std::move(block));
+  }
+  state.final_norm = parameter({width});
+}
+
+Gemma::~Gemma() = default;
+Gemma::Gemma(Gemma&&) noexcept = default;
+
+const GemmaConfig& Gemma::config() const { return state_->config; }
+const GemmaOptions& Gemma::options() const { return state_->options; }
+at::Tensor Gemma::head_weight() const { return state_->embedding; }
+bool Gemma::has_lora() const { return state_->has_lora; }
+void Gemma::set_training(bool training) { state_->training = training; }
+
+at::Tensor Gemma::forward(const DeviceBatch& batch) {
+  State& state = *state_;
+  // Shared, because the graph keeps what a checkpointed block needs to run again.
+  const auto pass = std::make_shared<Pass>();
+  pass->layout = lay_out_documents(batch);
+  pass->global_table = state.table(batch.positions, LayerKind::kGlobal);
+  pass->local_table = state.table(batch.positions, LayerKind::kSliding);
+  const bool draws = state.has_lora && state.training && state.lora.dropout > 0;
+
+  at::Tensor x = state.embed_scaled(batch.input_ids);
+  for (const Block& block : state.blocks) {
+    const auto run = [&state, &block, pass](const at::Tensor& input) {
+      const RotaryTable& rotary = block.kind == LayerKind::kGlobal ? pass->global_table : pass->local_table;
+      return state.run_block(block, input, rotary,
+                             [&](const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
+                               return attend(query, key, value, pass->layout, state.attention_options(block.kind));
+                             });
+    };
+    x = state.options.activation_checkpointing ? checkpointed(x, run, draws) : run(x);
+  }
+  return rms_norm(x, state.final_norm, state.config.rms_norm_eps);
+}
+
+at::Tensor Gemma::logits(const at::Tensor& hidden) {
+  const at::Tensor raw = at::linear(hidden, state_->embedding.to(hidden.scalar_type())).to(at::kFloat);
+  const std::optional<double> softcap = state_->config.logit_softcap;
+  return softcap ? raw.div(*softcap).tanh().mul(*softcap) : raw;
+}
+
+at::Tensor Gemma::decode(const std::vector<int64_t>& new_tokens, KvCache& cache) {
+  if (new_tokens.empty()) throw Error(ErrorKind::kInternal, "decode: no token given");
+  State& state = *state_;
+  at::NoGradGuard no_grad;
+  cache.layers.resize(state.blocks.size());
+  const auto tokens = static_cast<int64_t>(new_tokens.size());
+  const at::Device device = state.options.device;
+  const at::Tensor ids = at::tensor(at::IntArrayRef(new_tokens), at::TensorOptions().dtype(at::kLong)).to(device);
+  const at::Tensor positions =
+      at::arange(cache.length, cache.length + tokens, at::TensorOptions().dtype(at::kLong).device(device));
+  const RotaryTable global_table = state.table(positions, LayerKind::kGlobal);
+  const RotaryTable local_table = state.table(positions, LayerKind::kSliding);
+
+  at::Tensor x = state.embed_scaled(ids);
+  for (size_t i = 0; i < state.blocks.size(); ++i) {
+    const Block& block = state.blocks[i];
+    KvCache::Layer& kept = cache.layers[i];
+    const AttentionOptions options = state.attention_options(block.kind);
+    x = state.run_block(block, x, block.kind == LayerKind::kGlobal ? global_table : local_table,
+                        [&](const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
+                          at::Tensor keys = key.transpose(0, 1), values = value.transpose(0, 1);
+                          if (kept.keys.defined()) {
+                            keys = at::cat({kept.keys, keys}, 1);
+                            values = at::cat({kept.values, values}, 1);
+                          }
+                          const at::Tensor output = blockwise_attention(
+                              query.transpose(0, 1).unsqueeze(0), keys.unsqueeze(0), values.unsqueeze(0), options);
+                          // The next token sees itself and window - 1 before it.
+                          const int64_t surplus =
+                              options.window > 0 ? std::max<int64_t>(0, keys.size(1) - (options.window - 1)) : 0;
+                          kept.keys = keys.narrow(1, surplus, keys.size(1) - surplus).contiguous();
+                          kept.values = values.narrow(1, surplus, values.size(1) - surplus).contiguous();
+                          return output.squeeze(0).transpose(0, 1).reshape({tokens, -1});
+                        });
+  }
+  cache.length += tokens;
+  const at::Tensor last = x.narrow(0, tokens - 1, 1);
+  return logits(rms_norm(last, state.final_norm, state.config.rms_norm_eps)).squeeze(0);
+}
+
+std::vector<Parameter> Gemma::base_parameters() const {
+  std::vector<Parameter> parameters;
+  const auto add = [&](const std::string& name, const at::Tensor& tensor, bool decays) {
+    if (tensor.defined()) parameters.push_back({name + ".weight", tensor, decays});
+  };
+  const State& state = *state_;
+  add("model.embed_tokens", state.embedding, true);
+  for (size_t i = 0; i < state.blocks.size(); ++i) {
+    const Block& block = state.blocks[i];
+    const std::string layer = "model.layers." + std::to_string(i) + ".";
+    for (const Linear* linear : {&block.query, &block.key, &block.value, &block.output}) {
+      add(linear->path, linear->weight, true);
+    }
+    add(layer + "self_attn.q_norm", block.query_norm, false);
+    add(layer + "self_attn.k_norm", block.key_norm, false);
+    for (const Linear* linear : {&block.gate, &block.up, &block.down}) add(linear->path, linear->weight, true);
+    add(layer + "input_layernorm", block.attention_norm, false);
+    if (state.config.sandwich_norms) {
+      add(layer + "post_attention_layernorm", block.after_attention_norm, false);
+      add(layer + "pre_feedforward_layernorm", block.mlp_norm, false);
+      add(layer + "post_feedforward_layernorm", block.after_mlp_norm, false);
+    } else {
+      add(layer + "post_attention_layernorm", block.mlp_norm, false);
+    }
+  }
+  add("model.norm", state.final_norm, false);
+  return parameters;
+}
+
+void Gemma::add_lora(const LoraOptions& options, uint64_t seed) {
+  State& state = *state_;
+  if (state.has_lora) throw Error(ErrorKind::kInternal, "add_lora: the model has an adapter already");
+  if (options.rank < 1)
+    throw Error(ErrorKind::kUsage, "lora.rank: must be at least 1, found " + std::to_string(options.rank));
+  if (options.target_modules.empty()) throw Error(ErrorKind::kUsage, "lora.target_modules: names no layer");
+  const std::vector<Linear*> linears = state.linears();
+  for (const std::string& pattern : options.target_modules) {
+    const bool used = std::any_of(linears.begin(), linears.end(),
+                                  [&](const Linear* linear) { return matches_target(linear->path, pattern); });
+    if (!used) {
+      throw Error(ErrorKind::kUsage, "lora.target_modules: \"" + pattern +
+                                         "\" matches no linear layer; the layers are " +
+                                         "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj, " +
+                                         "for example " + linears.front()->path);
+    }
+  }
+  for (const Parameter& parameter : base_parameters()) at::Tensor(parameter.tensor).requires_grad_(false);
+  at::Generator generator = at::detail::createCPUGenerator(seed);
+  const auto on_host = at::TensorOptions().dtype(at::kFloat);
+  for (Linear* linear : linears) {
+    const bool wanted = std::any_of(options.target_modules.begin(), options.target_modules.end(),
+                                    [&](const std::string& pattern) { return matches_target(linear->path, pattern); });
+    if (!wanted) continue;
+    const int64_t in = linear->weight.size(1), out = linear->weight.size(0);
+    // Kaiming-uniform with a = sqrt(5) over `in` inputs, as PEFT: the bound is 1 / sqrt(in).
+    const double bound = 1.0 / std::sqrt(static_cast<double>(in));
+    linear->lora_a = at::empty({options.rank, in}, on_host)
+                         .uniform_(-bound, bound, generator)
+                         .to(state.options.device)
+                         .requires_grad_(true);
+    linear->lora_b = at::zeros({out, options.rank}, on_host.device(state.options.device)).requires_grad_(true);
+    linear->lora_scale = options.scale();
+    linear->lora_dropout = options.dropout;
+  }
+  state.lora = options;
+  state.has_lora = true;
+}
+
+const LoraOptions& Gemma::lora_options() const {
+  if (!state_->has_lora) throw Error(ErrorKind::kInternal, "lora_options: the model has no adapter");
+  return state_->lora;
+}
+
+std::vector<Parameter> Gemma::lora_parameters() const {
+  std::vector<Parameter> parameters;
+  for (const Linear* linear : std::as_const(*state_).linears()) {
+    if (!linear->lora_a.defined()) continue;
+    const std::string prefix = "base_model.model." + linear->path;
+    parameters.push_back({prefix + ".lora_A.weight", linear->lora_a, true});
+    parameters.push_back({prefix + ".lora_B.weight", linear->lora_b, true});
+  }
+  return parameters;
+}
+
+at::Tensor Gemma::merged_weight(const std::string& base_name) const {
+  at::NoGradGuard no_grad;
+  for (const Linear* linear : std::as_const(*state_).linears()) {
+    if (linear->path + ".weight" != base_name || !linear->lora_a.defined()) continue;
+    const at::Tensor delta = at::mm(linear->lora_b, linear->lora_a).mul_(linear->lora_scale);
+    return delta.add_(linear->weight).to(linear->weight.scalar_type());
+  }
+  for (const Parameter& parameter : base_parameters()) {
+    if (parameter.name == base_name) return parameter.tensor.detach();
+  }
+  throw Error(ErrorKind::kInternal, "merged_weight: the model has no \"" + base_name + "\"");
+}
+
+std::vector<Parameter> Gemma::trainable_parameters() const {
+  return state_->has_lora ? lora_parameters() : base_parameters();
+}
+
+}  // namespace gemma_sft

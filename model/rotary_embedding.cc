@@ -1,0 +1,49 @@
+#include "model/rotary_embedding.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/reciprocal.h>
+#include <ATen/ops/sub.h>
+#include <c10/core/GradMode.h>
+
+#include "model/hand_written_backward.h"
+
+namespace gemma_sft {
+namespace {
+
+// Each product is rounded to the dtype before the sum, as transformers does.
+at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  const int64_t half = x.size(-1) / 2;
+  const at::Tensor first = x.narrow(-1, 0, half), second = x.narrow(-1, half, half);
+  at::Tensor output = at::empty_like(x, at::MemoryFormat::Contiguous);
+  at::Tensor output_first = output.narrow(-1, 0, half), output_second = output.narrow(-1, half, half);
+  at::mul_out(output_first, first, cos).sub_(at::mul(second, sin));
+  at::mul_out(output_second, second, cos).add_(at::mul(first, sin));
+  return output;
+}
+
+}  // namespace
+
+RotaryTable rotary_table(const at::Tensor& positions, int64_t head_dim, double theta, double linear_factor,
+                         at::ScalarType dtype) {
+  at::NoGradGuard no_grad;
+  const at::Tensor exponents = at::arange(0, head_dim, 2, positions.options().dtype(at::kFloat)).div_(head_dim);
+  const at::Tensor frequencies = at::pow(theta, exponents).reciprocal_().div_(linear_factor);
+  const at::Tensor angles = at::outer(positions.to(at::kFloat), frequencies).unsqueeze(1);
+  return {angles.cos().to(dtype), angles.sin().to(dtype)};
+}
+
+at::Tensor rotate(const at::Tensor& x, const RotaryTable& table) {
+  const bool differentiable = wants_gradient({x});
+  at::NoGradGuard no_grad;
+  at::Tensor output = turn(x, table.cos, table.sin);
+  if (!differentiable) return output;
+  return with_backward(output, {x}, [table](const at::Tensor& gradient) -> std::vector<at::Tensor> {
+    return {turn(gradient, table.cos, table.sin.neg())};
+  });
+}
+
+}  // namespace gemma_sft
