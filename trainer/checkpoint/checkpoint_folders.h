@@ -1,0 +1,55 @@
+// The checkpoint-<step> folders of one run: which verify, how a new one becomes visible, which old ones go. No torch.
+//
+// A checkpoint is written into a hidden temporary folder; `publish` writes its manifest, syncs and renames, so that a folder named
+// checkpoint-<step> is complete at every moment. An old one is renamed away before it is deleted, for the same reason. What a
+// crash leaves behind is hidden and removed at the next start. Only folders that this run's manifests claim, and that
+// verified at the start or were written since, are ever deleted.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "data/files/file_system.h"
+#include "trainer/checkpoint/checkpoint_format.h"
+
+namespace gemma_sft {
+
+// One process at a time per run folder (RunLock). One thread.
+class CheckpointFolders {
+ public:
+  // `keep`: how many of the newest stay, at least 1.
+  CheckpointFolders(std::filesystem::path run_folder, std::string run_id, int64_t keep, FileSystem& files);
+
+  // Removes left-overs of earlier crashes and verifies what is there.
+  void open();
+  const std::vector<CheckpointVerdict>& rejected() const { return rejected_; }  // by open()
+  const std::set<int64_t>& steps() const { return steps_; }                     // good ones of this run
+  std::filesystem::path folder(int64_t step) const;
+
+  // An empty temporary folder for a checkpoint of about `bytes` bytes; throws Error(kIo) when there is no room for it.
+  std::filesystem::path begin(int64_t step, uint64_t bytes);
+  // Makes it visible under its final name, on disk. A checkpoint of that step with the same content stays; another one is
+  // replaced.
+  void publish(const std::filesystem::path& temporary, int64_t step, const std::map<std::string, FileDigest>& contents);
+  // Deletes what is neither one of the newest `keep` nor `best_step`. Checkpoints past `newest_step`, where the run now
+  // stands, were left by a run that went further before it was taken back to an earlier step: they are superseded and go, too.
+  void rotate(int64_t newest_step, std::optional<int64_t> best_step);
+
+ private:
+  void remove_checkpoint(int64_t step);
+  std::filesystem::path hidden_name(int64_t step, const char* purpose) const;
+
+  std::filesystem::path run_folder_;
+  std::string run_id_;
+  int64_t keep_;
+  FileSystem& files_;
+  std::set<int64_t> steps_;
+  std::vector<CheckpointVerdict> rejected_;
+};
+
+}  // namespace gemma_sft

@@ -1,0 +1,114 @@
+#include "trainer/checkpoint/state_file.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "configs/choice_names.h"
+#include "configs/error.h"
+#include "configs/load_config.h"
+#include "data/files/file_system.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr uint64_t kMaxStateBytes = 16 << 20;
+
+template <typename T>
+json or_null(const std::optional<T>& value) {
+  return value ? json(*value) : json(nullptr);
+}
+
+std::optional<double> number_or_nothing(const json& value) {
+  return value.is_null() ? std::nullopt : std::optional<double>(value.get<double>());
+}
+
+Precision precision_of(const std::string& name) {
+  for (Precision precision : {Precision::kFp32, Precision::kBf16Mixed, Precision::kBf16}) {
+    if (choice_name(precision) == name) return precision;
+  }
+  throw std::invalid_argument("precision: " + name);
+}
+
+SavedState parse(const json& document) {
+  SavedState saved;
+  TrainState& state = saved.state;
+  state.step = document.at("step").get<int64_t>();
+  const json& cursor = document.at("cursor");
+  state.cursor = {.epoch = cursor.at("epoch").get<int64_t>(),
+                  .step_in_epoch = cursor.at("step_in_epoch").get<int64_t>(),
+                  .position = cursor.at("position").get<int64_t>()};
+  state.epoch = document.at("epoch").get<double>();
+  state.last_loss = number_or_nothing(document.at("last_loss"));
+  state.last_eval_loss = number_or_nothing(document.at("last_eval_loss"));
+  if (const json& best = document.at("best"); !best.is_null()) {
+    state.best = BestEvaluation{best.at("step").get<int64_t>(), best.at("loss").get<double>()};
+  }
+  state.evaluated_step = document.at("evaluated_step").get<int64_t>();
+  state.evaluations_without_improvement = document.at("evaluations_without_improvement").get<int64_t>();
+  state.skipped_in_a_row = document.at("skipped_in_a_row").get<int64_t>();
+
+  const json& made_from = document.at("made_from");
+  RunOrigin& origin = saved.origin;
+  origin.precision = precision_of(made_from.at("precision").get<std::string>());
+  origin.total_steps = made_from.at("total_steps").get<int64_t>();
+  origin.data_sha256 = made_from.at("data_sha256").get<std::string>();
+  origin.validation_sha256 = made_from.at("validation_sha256").get<std::string>();
+  origin.tokenizer_sha256 = made_from.at("tokenizer_sha256").get<std::string>();
+  origin.model_sha256 = made_from.at("model_sha256").get<std::string>();
+  origin.model_folder = made_from.at("model_folder").get<std::string>();
+  origin.device = made_from.at("device").get<std::string>();
+  origin.threads = made_from.at("threads").get<int>();
+  origin.versions = made_from.at("versions").get<std::map<std::string, std::string>>();
+  return saved;
+}
+
+}  // namespace
+
+std::string state_json(const TrainState& state, const RunOrigin& origin) {
+  json best = nullptr;
+  if (state.best) best = {{"step", state.best->step}, {"loss", state.best->loss}};
+  const json document = {{"step", state.step},
+                         {"cursor",
+                          {{"epoch", state.cursor.epoch},
+                           {"step_in_epoch", state.cursor.step_in_epoch},
+                           {"position", state.cursor.position}}},
+                         {"epoch", state.epoch},
+                         {"last_loss", or_null(state.last_loss)},
+                         {"last_eval_loss", or_null(state.last_eval_loss)},
+                         {"best", best},
+                         {"evaluated_step", state.evaluated_step},
+                         {"evaluations_without_improvement", state.evaluations_without_improvement},
+                         {"skipped_in_a_row", state.skipped_in_a_row},
+                         {"made_from",
+                          {{"precision", choice_name(origin.precision)},
+                           {"total_steps", origin.total_steps},
+                           {"data_sha256", origin.data_sha256},
+                           {"validation_sha256", origin.validation_sha256},
+                           {"tokenizer_sha256", origin.tokenizer_sha256},
+                           {"model_sha256", origin.model_sha256},
+                           {"model_folder", origin.model_folder},
+                           {"device", origin.device},
+                           {"threads", origin.threads},
+                           {"versions", origin.versions}}}};
+  return document.dump(2) + "\n";
+}
+
+SavedState read_saved_state(const fs::path& checkpoint) {
+  const fs::path path = checkpoint / kStateFileName;
+  try {
+    SavedState saved = parse(json::parse(read_file(path, kMaxStateBytes)));
+    LoadOptions nothing_else;  // the file as it was resolved then: no environment, no .env
+    nothing_else.environment = [](const std::string&) { return std::nullopt; };
+    nothing_else.dotenv = checkpoint / "no-such-file";
+    saved.origin.config = load_config((checkpoint / kConfigFileName).string(), nothing_else).config;
+    return saved;
+  } catch (const std::exception& error) {
+    throw Error(ErrorKind::kCheckpoint, fmt::format("{}: cannot be read: {}", checkpoint.string(), error.what()));
+  }
+}
+
+}  // namespace gemma_sft

@@ -1,0 +1,103 @@
+#include <ATen/Context.h>
+#include <ATen/cuda/CUDAContextLight.h>
+#include <ATen/ops/ones.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <optional>
+
+#include "configs/error.h"
+#include "trainer/device.h"
+#include "trainer/process_memory.h"
+
+namespace gemma_sft {
+namespace {
+
+// Runs one kernel on the GPU: the only sure way to learn that LibTorch has code for it. Gives the reason when it fails.
+std::optional<std::string> find_problem(c10::Device device) {
+  try {
+    if (at::ones({2}, at::TensorOptions().device(device)).sum().item<float>() == 2.0f) return std::nullopt;
+    return "a sum on it came out wrong";
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  }
+}
+
+std::string name_and_capability(c10::Device device) {
+  const cudaDeviceProp& properties = *at::cuda::getDeviceProperties(device.index());
+  return fmt::format("{}, compute capability {}.{}", properties.name, properties.major, properties.minor);
+}
+
+c10::Device require_gpu(const std::string& name, int index) {
+  const int count = c10::cuda::device_count();
+  if (count == 0) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("--device {}: no GPU can be used here (is there one, does nvidia-smi list it, is the driver new "
+                            "enough for CUDA 13?); use --device cpu",
+                            name));
+  }
+  if (index >= count) {
+    throw Error(ErrorKind::kUsage, fmt::format("--device {}: there are {} GPUs here, cuda:0 to cuda:{}", name, count,
+                                               count - 1));
+  }
+  const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+  if (const auto problem = find_problem(device)) {
+    throw Error(ErrorKind::kUsage, fmt::format("--device {}: {} cannot run this build: {}; use --device cpu", name,
+                                               name_and_capability(device), *problem));
+  }
+  c10::cuda::set_device(device.index());
+  return device;
+}
+
+}  // namespace
+
+c10::Device choose_device(const std::string& name) {
+  const c10::Device cpu(c10::kCPU);
+  if (name == "cpu") return cpu;
+  if (name == "cuda") return require_gpu(name, 0);
+  if (name == "auto") {
+    const c10::Device first(c10::kCUDA, 0);
+    if (c10::cuda::device_count() == 0 || find_problem(first)) return cpu;
+    return require_gpu("cuda:0", 0);
+  }
+  int index = -1;
+  const char* end = name.data() + name.size();
+  if (name.starts_with("cuda:")) {
+    const auto [rest, error] = std::from_chars(name.data() + 5, end, index);
+    if (error == std::errc() && rest == end && index >= 0) return require_gpu(name, index);
+  }
+  throw Error(ErrorKind::kUsage, fmt::format("--device {}: expected auto, cpu, cuda or cuda:N", name));
+}
+
+std::string describe_device(c10::Device device) {
+  if (device.is_cpu()) return "cpu";
+  return fmt::format("{} ({})", device.str(), at::cuda::getDeviceProperties(device.index())->name);
+}
+
+int64_t peak_memory_bytes(c10::Device device) {
+  if (device.is_cpu()) return peak_resident_bytes();
+  return c10::cuda::CUDACachingAllocator::getDeviceStats(device.index()).allocated_bytes[0].peak;
+}
+
+void wait_for_device(c10::Device device) {
+  if (device.is_cuda()) c10::cuda::device_synchronize();
+}
+
+at::Tensor random_state(c10::Device device) { return at::globalContext().defaultGenerator(device).get_state(); }
+
+void set_random_state(c10::Device device, const at::Tensor& state) {
+  at::Generator generator = at::globalContext().defaultGenerator(device);
+  generator.set_state(state);
+}
+
+void use_deterministic_kernels() {
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*replace=*/0);  // read by cuBLAS when it starts
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  at::globalContext().setDeterministicCuDNN(true);
+  at::globalContext().setBenchmarkCuDNN(false);
+}
+
+}  // namespace gemma_sft

@@ -1,0 +1,137 @@
+#include "trainer/train_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "configs/error.h"
+
+namespace gemma_sft {
+namespace {
+
+int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// num_epochs * steps, rounded up; a hair above a whole number is that number: 0.1 * 30 is 3 steps, not 4.
+int64_t part_of(double epochs, int64_t steps) {
+  return static_cast<int64_t>(std::ceil(epochs * static_cast<double>(steps) - 1e-9));
+}
+
+// Ends of the epochs up to max_steps or num_epochs; the last entry is the number of steps of the run.
+std::vector<int64_t> find_epoch_ends(const TrainingSection& training, const DatasetIndex& index,
+                                     const BatchOptions& batches) {
+  std::vector<int64_t> ends;
+  int64_t done = 0;
+  for (int64_t epoch = 0;; ++epoch) {
+    int64_t steps = steps_in_epoch(index, batches, epoch);
+    const bool limited = training.max_steps.has_value();
+    if (limited && done + steps >= *training.max_steps) steps = *training.max_steps - done;
+    if (!limited && training.num_epochs - static_cast<double>(epoch) < 1.0) {
+      steps = part_of(training.num_epochs - static_cast<double>(epoch), steps);
+    }
+    if (steps > 0) ends.push_back(done += steps);
+    if (steps <= 0 || (limited ? done >= *training.max_steps
+                               : static_cast<double>(epoch + 1) >= training.num_epochs)) {
+      return ends;
+    }
+  }
+}
+
+BatchOptions batch_options(const TrainingSection& training, bool parse_control_tokens, int64_t pad_id) {
+  BatchOptions options;
+  options.batch_size = training.batch_size;
+  options.batch_tokens = training.batch_tokens.value_or(0);
+  options.accumulation = training.gradient_accumulation_steps;
+  options.seed = training.seed;
+  options.shuffle = training.shuffle;
+  options.parse_control_tokens = parse_control_tokens;
+  options.pack = {.packing = training.packing, .pad_id = pad_id};
+  return options;
+}
+
+}  // namespace
+
+bool TrainPlan::saves_after(int64_t finished_steps) const {
+  return finished_steps == total_steps || (checkpoint_every > 0 && finished_steps % checkpoint_every == 0);
+}
+
+bool TrainPlan::evaluates_after(int64_t finished_steps) const {
+  if (!epoch_ends.empty()) return std::binary_search(epoch_ends.begin(), epoch_ends.end(), finished_steps);
+  if (evaluate_every == 0) return false;
+  return finished_steps == total_steps || finished_steps % evaluate_every == 0;
+}
+
+TrainPlan make_plan(const RunConfig& config, const DatasetIndex& index, int64_t max_seq_length, int64_t pad_id) {
+  TrainPlan plan;
+  plan.max_seq_length = max_seq_length;
+  plan.batches = batch_options(config.training, config.dataset.parse_control_tokens, pad_id);
+  plan.steps_per_epoch = steps_in_epoch(index, plan.batches, 0);
+  const bool has_validation = !index.validation.empty() || config.dataset.validation_path.has_value();
+  std::vector<int64_t> ends;
+  if (plan.batches.batch_tokens > 0) {
+    ends = find_epoch_ends(config.training, index, plan.batches);
+    plan.total_steps = ends.empty() ? 0 : ends.back();
+  } else {
+    plan.total_steps = count_steps(config.training, static_cast<int64_t>(index.train.size())).value_or(0);
+  }
+  if (plan.total_steps <= 0) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("training.num_epochs: {} of an epoch of {} steps is no step at all; raise it or set "
+                            "training.max_steps",
+                            config.training.num_epochs, plan.steps_per_epoch));
+  }
+  if (has_validation) {
+    if (config.evaluation.every) {
+      plan.evaluate_every = *config.evaluation.every;
+    } else if (plan.batches.batch_tokens > 0) {
+      plan.epoch_ends = std::move(ends);
+    } else {
+      plan.evaluate_every = plan.steps_per_epoch;
+    }
+  }
+  plan.warmup_steps = warmup_steps_of(config.training, plan.total_steps);
+  plan.checkpoint_every = config.output.checkpoint_every;
+  plan.schedule = {.kind = config.training.lr_scheduler,
+                   .peak = config.training.learning_rate,
+                   .min_ratio = config.training.min_lr_ratio,
+                   .warmup_steps = plan.warmup_steps,
+                   .total_steps = plan.total_steps};
+  return plan;
+}
+
+std::optional<int64_t> count_steps(const TrainingSection& training, std::optional<int64_t> rows) {
+  if (training.max_steps) return training.max_steps;
+  if (!rows || training.batch_tokens) return std::nullopt;
+  const int64_t batches = ceil_divide(*rows, training.batch_size);
+  return part_of(training.num_epochs, ceil_divide(batches, training.gradient_accumulation_steps));
+}
+
+int64_t warmup_steps_of(const TrainingSection& training, int64_t total_steps) {
+  if (training.warmup_steps.value_or(0) > 0) return *training.warmup_steps;
+  return static_cast<int64_t>(std::ceil(training.warmup_ratio.value_or(0.0) * static_cast<double>(total_steps)));
+}
+
+std::vector<std::string> plan_warnings(const RunConfig& config, int64_t total_steps) {
+  std::vector<std::string> warnings;
+  const int64_t warmup = warmup_steps_of(config.training, total_steps);
+  if (warmup >= total_steps) {
+    warnings.push_back(
+        fmt::format("training.warmup_steps: the warm-up takes {} steps and the run has {}, so that the learning rate "
+                    "never reaches {}; lower it or use training.warmup_ratio",
+                    warmup, total_steps, config.training.learning_rate));
+  }
+  if (config.output.checkpoint_every > total_steps) {
+    warnings.push_back(
+        fmt::format("output.checkpoint_every: {} is more than the {} steps of the run, so that the only checkpoint is "
+                    "the one at the end",
+                    config.output.checkpoint_every, total_steps));
+  }
+  if (config.evaluation.every.value_or(0) > total_steps) {
+    warnings.push_back(fmt::format(
+        "evaluation.every: {} is more than the {} steps of the run, so that the only evaluation is the one at the end",
+        *config.evaluation.every, total_steps));
+  }
+  return warnings;
+}
+
+}  // namespace gemma_sft

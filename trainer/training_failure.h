@@ -1,0 +1,27 @@
+// Failures of a step in the words a user needs: what ran out of memory where, and which rows made a loss that is not a number.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "data/batches/packed_batch.h"
+
+namespace gemma_sft {
+
+// What was being done: named in the message when memory runs out.
+struct WorkPlace {
+  std::string phase;                   // "forward and backward pass", "optimizer step", "loading the model", ...
+  int64_t step = 0;                    // optimizer step in progress, from 1; 0: before the first
+  const PackedBatch* batch = nullptr;  // not owned
+};
+
+// Runs `work`. std::bad_alloc, LibTorch's out-of-memory error and its CPU allocator's failure become Error(kOutOfMemory) with
+// phase, step, batch, longest row, bytes asked for and what to change; everything else passes through.
+void with_memory_errors_explained(const WorkPlace& place, const std::function<void()>& work);
+
+// "data/train.jsonl:3 (id a), data/train.jsonl:9 (id b)": the rows of the batches, at most 20 and how many more.
+std::string describe_rows(const std::vector<PackedBatch>& batches);
+
+}  // namespace gemma_sft
