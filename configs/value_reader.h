@@ -1,0 +1,24 @@
+// One YAML value -> the value of a setting, or what is wrong with it.
+#pragma once
+
+#include <string>
+
+#include "configs/settings.h"
+#include "configs/yaml_tree.h"
+
+namespace gemma_sft {
+
+struct ReadValue {
+  Value value;
+  std::string problem;  // "expected ..., found ...; remedy"; empty: `value` holds
+};
+
+ReadValue read_value(const Setting& setting, const YamlNode& node);
+
+// What stands there, for messages: `"four"`, `0`, `a list`, `nothing`. Long text is cut and secrets are masked.
+std::string found_text(const YamlNode& node);
+
+// Text of the user for messages: secrets masked, control characters escaped, long text cut.
+std::string shown_text(const std::string& text);
+
+}  // namespace gemma_sft
