@@ -170,7 +170,7 @@ class PosixFileSystem : public FileSystem {
 
   void rename(const fs::path& from, const fs::path& to) override {
     if (::rename(from.c_str(), to.c_str()) != 0) {
-      throw file_error(fmt::format("rename {} to", from.string()), to, errno);
+      throw file_error(fmt::format("rename {} to this name", from.string()), to, errno);
     }
   }
 
@@ -209,7 +209,7 @@ class PosixFileSystem : public FileSystem {
 
   void require_space(const fs::path& directory, uint64_t bytes) override {
     const std::optional<uint64_t> free = find_free_bytes(directory);
-    if (free && *free < bytes) throw file_error("reserve space in", directory, ENOSPC, bytes);
+    if (free && *free < bytes) throw file_error("reserve space", directory, ENOSPC, bytes);
   }
 };
 

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "configs/run_config.h"
 #include "data/records/example.h"
@@ -44,12 +45,12 @@ class ExampleReader {
   static constexpr uint64_t kDefaultMaxLineBytes = 64ull << 20;
   ExampleReader(const std::string& file, DataFormat format, uint64_t max_line_bytes = kDefaultMaxLineBytes);
   ~ExampleReader();
-  // False at the end of the file. `offset()` then belongs to the row just given.
+  // A row and where it stands.
   struct Row {
     std::variant<Example, RowProblem> content;
     RowOffset offset;
   };
-  std::unique_ptr<Row> next();
+  std::unique_ptr<Row> next();  // nullptr at the end of the file
   // Reads the row at a known place again (random access).
   std::variant<Example, RowProblem> read_at(const RowOffset& offset);
 
