@@ -13,6 +13,7 @@
 #include "configs/error.h"
 #include "data/files/input_file.h"
 #include "data/files/json_text.h"
+#include "data/files/line_reader.h"
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
 #include "data/text/chat_template.h"
@@ -91,17 +92,6 @@ FileStamp stamp_of(const std::string& file) {
           status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
 }
 
-std::string line_at(const InputFile& input, uint64_t byte) {
-  std::string line;
-  std::string block(64 << 10, '\0');
-  while (const size_t count = input.read_some(byte + line.size(), block.data(), block.size())) {
-    const size_t end = block.find('\n');
-    line.append(block, 0, std::min(count, end));
-    if (end < count) break;
-  }
-  return line;
-}
-
 // Column (from 1) of the value of a top-level field, or of its `element`-th element; 1 when there is none.
 int64_t column_of(const std::string& line, std::string_view field, std::optional<size_t> element = std::nullopt) {
   int64_t column = 1;
@@ -163,7 +153,7 @@ class Indexer {
         vocab_size_(options.vocab_size > 0 ? options.vocab_size : tokenizer.size()),
         before_(stamp_of(file)),
         seen_(file, options.format),
-        input_(file) {
+        lines_(InputFile(file), ExampleReader::kDefaultMaxLineBytes) {
     index_.file = file;
     index_.format = options.format;
   }
@@ -185,7 +175,7 @@ class Indexer {
     Sha256 digest;
     std::string block(1 << 20, '\0');
     uint64_t at = 0;
-    while (const size_t count = input_.read_some(at, block.data(), block.size())) {
+    while (const size_t count = lines_.file().read_some(at, block.data(), block.size())) {
       if (stopping()) return std::move(index_);
       digest.update(block.data(), count);
       at += count;
@@ -206,6 +196,8 @@ class Indexer {
     return {example.place, column, field,
             fmt::format("{}:{}:{}: {}: {}", index_.file, example.place.line, column, field, what)};
   }
+
+  std::string line_at(const RowOffset& offset) const { return lines_.at(offset.byte, offset.line).text; }
 
   void skip(const RowProblem& row) {
     ++index_.skipped_rows;
@@ -234,11 +226,11 @@ class Indexer {
     if (example.tokens) {
       for (size_t i = 0; i < ids.size(); ++i) {
         if (ids[i] >= 0 && ids[i] < vocab_size_) continue;
-        return problem(example, column_of(line_at(input_, offset.byte), "input_ids", i), "input_ids",
-                       fmt::format("expected ids from 0 to {}, found {}", vocab_size_ - 1, ids[i]));
+        return problem(example, column_of(line_at(offset), "input_ids", i), fmt::format("input_ids[{}]", i),
+                       fmt::format("expected an id of the vocabulary, 0 to {}, found {}", vocab_size_ - 1, ids[i]));
       }
       if (ids.empty() || ids.size() != mask.size() || mask[0] != 0) {
-        return problem(example, column_of(line_at(input_, offset.byte), "loss_mask"), "loss_mask",
+        return problem(example, column_of(line_at(offset), "loss_mask"), "loss_mask",
                        "expected as many values as input_ids, the first of them 0; found something else");
       }
     } else {
@@ -267,7 +259,7 @@ class Indexer {
     const auto line = static_cast<uint32_t>(offset.line);
     if (const uint32_t first = seen_.find_or_add(example.id, offset.byte, line)) {
       bad_row(
-          problem(example, column_of(line_at(input_, offset.byte), "id"), "id",
+          problem(example, column_of(line_at(offset), "id"), "id",
                   fmt::format("expected an id of its own, found {} as in line {}", quoted_excerpt(example.id), first)));
       return false;
     }
@@ -366,7 +358,7 @@ class Indexer {
   const int64_t vocab_size_;
   const FileStamp before_;
   SeenIds seen_;  // says best what is wrong with a file that cannot be opened
-  InputFile input_;
+  LineReader lines_;
   DatasetIndex index_;
   std::vector<std::string> shown_;
   int64_t problems_ = 0;
