@@ -35,8 +35,15 @@ target_link_libraries(LibTorch::cpu INTERFACE LibTorch::torch_cpu LibTorch::c10 
 # The libraries that LibTorch itself needs are found through its own run path, at run time; the linker needs no look at them.
 target_link_options(LibTorch::cpu INTERFACE "LINKER:--allow-shlib-undefined")
 
+# The headers of the CUDA run-time library are in the CPU set too: they let a CPU build compile what a CUDA build would link.
+get_filename_component(cuda_dir "${libtorch_dir}/../nvidia/cu13" ABSOLUTE)
+if(EXISTS "${cuda_dir}/include/crt/host_defines.h")
+  add_library(LibTorch::cuda_headers INTERFACE IMPORTED)
+  target_include_directories(LibTorch::cuda_headers SYSTEM INTERFACE "${cuda_dir}/include")
+  target_link_libraries(LibTorch::cuda_headers INTERFACE LibTorch::cpu)
+endif()
+
 if(GEMMA_SFT_CUDA)
-  get_filename_component(cuda_dir "${libtorch_dir}/../nvidia/cu13" ABSOLUTE)
   if(EXISTS "${cuda_dir}/bin/nvcc" AND NOT CMAKE_CUDA_COMPILER)
     set(CMAKE_CUDA_COMPILER "${cuda_dir}/bin/nvcc")
   endif()
