@@ -1,0 +1,140 @@
+// PEFT folders in and out.
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "configs/error.h"
+#include "data/files/safetensors.h"
+#include "model/model_folder.h"
+#include "model/weights.h"
+
+namespace gemma_sft {
+namespace {
+
+constexpr const char* kWeightsFile = "adapter_model.safetensors";
+constexpr const char* kPrefix = "base_model.model.";
+
+std::string leaf_of(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+
+// "base_model.model.<path>.lora_A.weight" -> <path>.
+std::string module_of(const std::string& parameter) {
+  const size_t begin = std::string(kPrefix).size();
+  return parameter.substr(begin, parameter.rfind(".lora_") - begin);
+}
+
+std::string name_in_file(const Gemma& model, const std::string& parameter) {
+  if (!model.config().image_text) return parameter;
+  const std::string path = module_of(parameter);
+  return kPrefix + image_text_module_path(path) + parameter.substr(std::string(kPrefix).size() + path.size());
+}
+
+// What target_modules must say so that peft adapts exactly the same layers: a layer's short name where all layers of
+// that name are adapted, else full paths. Image-text models have layers of the same short names in their vision tower,
+// so there only full paths will do.
+std::vector<std::string> target_modules(const Gemma& model) {
+  std::set<std::string> adapted, partly;
+  for (const Parameter& parameter : model.lora_parameters()) adapted.insert(module_of(parameter.name));
+  for (const Parameter& parameter : model.base_parameters()) {
+    const std::string path = parameter.name.substr(0, parameter.name.rfind('.'));
+    if (parameter.tensor.dim() == 2 && !adapted.contains(path)) partly.insert(leaf_of(path));
+  }
+  std::set<std::string> targets;
+  for (const std::string& path : adapted) {
+    if (model.config().image_text) {
+      targets.insert(image_text_module_path(path));
+    } else {
+      targets.insert(partly.contains(leaf_of(path)) ? path : leaf_of(path));
+    }
+  }
+  return {targets.begin(), targets.end()};
+}
+
+at::ScalarType scalar_type(const TensorInfo& info, const std::filesystem::path& file) {
+  switch (info.dtype) {
+    case TensorDtype::kF32: return at::kFloat;
+    case TensorDtype::kBF16: return at::kBFloat16;
+    case TensorDtype::kF16: return at::kHalf;
+    default:
+      throw Error(ErrorKind::kModel, fmt::format("{}: {} has dtype {}; expected F32, BF16 or F16", file.string(),
+                                                 info.name, safetensors_name(info.dtype)));
+  }
+}
+
+}  // namespace
+
+std::map<std::string, std::string> export_adapter(const Gemma& model, const std::string& base_name,
+                                                  const std::filesystem::path& destination, FileSystem& files) {
+  at::NoGradGuard no_grad;
+  auto current = std::make_shared<at::Tensor>();
+  std::vector<TensorSource> tensors;
+  for (const Parameter& parameter : model.lora_parameters()) {
+    tensors.push_back({name_in_file(model, parameter.name), TensorDtype::kF32, parameter.tensor.sizes().vec(),
+                       [parameter, current]() -> const void* {
+                         *current = parameter.tensor.detach().to(at::kCPU).to(at::kFloat).contiguous();
+                         return current->const_data_ptr();
+                       }});
+  }
+  std::map<std::string, std::string> digests;
+  digests[kWeightsFile] = write_safetensors(files, destination / kWeightsFile, tensors).sha256;
+  digests["adapter_config.json"] =
+      write_new_file(files, destination / "adapter_config.json",
+                     to_adapter_config_json(model.lora_options(), base_name, target_modules(model)));
+  files.sync_directory(destination);
+  return digests;
+}
+
+void load_adapter(Gemma& model, const std::filesystem::path& folder) {
+  at::NoGradGuard no_grad;
+  const std::filesystem::path path = folder / kWeightsFile;
+  if (!std::filesystem::exists(path)) {
+    const bool pickle = std::filesystem::exists(folder / "adapter_model.bin");
+    throw Error(
+        ErrorKind::kModel,
+        path.string() + ": not found" +
+            (pickle
+                 ? "; adapter_model.bin is a pickle, which is not read: load the adapter in peft and save_pretrained it"
+                 : "; expected an adapter folder as PEFT writes it"));
+  }
+  const SafetensorsFile file(path);
+  std::map<std::string, const TensorInfo*> found;  // by our names
+  for (const TensorInfo& info : file.tensors()) {
+    const bool known = info.name.starts_with(kPrefix) && info.name.rfind(".lora_") != std::string::npos;
+    const std::string module = known ? module_of(info.name) : "";
+    const std::string name =
+        known ? kPrefix + text_module_path(module) + info.name.substr(std::string(kPrefix).size() + module.size())
+              : info.name;
+    found[name] = &info;
+  }
+  std::string problems;
+  for (const Parameter& parameter : model.lora_parameters()) {
+    const auto entry = found.find(parameter.name);
+    if (entry == found.end()) {
+      problems += "\n  missing: " + parameter.name;
+      continue;
+    }
+    const TensorInfo& info = *entry->second;
+    found.erase(entry);
+    if (info.shape != parameter.tensor.sizes().vec()) {
+      problems += fmt::format("\n  {}: [{}], expected [{}]", info.name, fmt::join(info.shape, ", "),
+                              fmt::join(parameter.tensor.sizes().vec(), ", "));
+      continue;
+    }
+    const at::Tensor loaded = at::empty(parameter.tensor.sizes(), at::TensorOptions().dtype(scalar_type(info, path)));
+    file.read(info, loaded.data_ptr());
+    parameter.tensor.detach().copy_(loaded);
+  }
+  for (const auto& [name, info] : found) problems += "\n  not known: " + info->name;
+  if (!problems.empty()) {
+    throw Error(ErrorKind::kModel,
+                path.string() + ": the adapter does not fit the model and its LoRA layers:" + problems);
+  }
+}
+
+}  // namespace gemma_sft

@@ -1,0 +1,30 @@
+// adapter_config.json of a PEFT folder. No torch here.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "model/lora.h"
+
+namespace gemma_sft {
+
+// Options of a PEFT folder. Throws Error(kModel) with every problem: not LoRA, or anything that changes what the
+// adapter computes and is not honoured (DoRA, modules_to_save, biases, patterns of ranks, ...). Where the layers are
+// given by other means than a list of names (a regular expression, layers_to_transform, exclude_modules), the names
+// come from the tensors of adapter_model.safetensors.
+LoraOptions load_adapter_config(const std::filesystem::path& folder);
+
+// "base_model_name_or_path" of a PEFT folder; empty when it says nothing.
+std::string adapter_base_name(const std::filesystem::path& folder);
+
+// The text of an adapter_config.json that peft, vLLM and llama.cpp load: `lora_alpha` is an integer where it is
+// integral.
+std::string to_adapter_config_json(const LoraOptions& options, const std::string& base_name,
+                                   const std::vector<std::string>& target_modules);
+
+// A module path as PEFT names it for an image-text model ("model.language_model.layers.0...") and as we do.
+std::string image_text_module_path(const std::string& path);
+std::string text_module_path(const std::string& path);
+
+}  // namespace gemma_sft

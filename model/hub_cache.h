@@ -1,0 +1,16 @@
+// Finds a model in the local Hugging Face cache, offline: never opens a socket.
+// Order: HF_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub, ~/.cache/huggingface/hub.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace gemma_sft {
+
+// `model` is a folder or a hub id ("google/gemma-2b-it"); `revision` a branch, tag or commit of the hub (empty: main).
+// Gives the folder that holds config.json. Throws Error(kModel): a folder that does not exist or has no config.json; a
+// hub id that is not in the cache, with the exact download command and that it is gated.
+std::filesystem::path require_model_folder(const std::string& model, const std::optional<std::string>& revision);
+
+}  // namespace gemma_sft

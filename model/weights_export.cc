@@ -1,0 +1,79 @@
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/isfinite.h>
+
+#include <memory>
+
+#include "configs/error.h"
+#include "model/model_folder.h"
+#include "model/weights.h"
+
+namespace gemma_sft {
+namespace {
+
+at::ScalarType scalar_type(ModelDtype dtype) {
+  switch (dtype) {
+    case ModelDtype::kFp32: return at::kFloat;
+    case ModelDtype::kBf16: return at::kBFloat16;
+    case ModelDtype::kFp16: return at::kHalf;
+  }
+  throw Error(ErrorKind::kInternal, "unknown model dtype");
+}
+
+// On the host, contiguous, rounded to nearest even.
+at::Tensor converted(const std::string& name, const at::Tensor& tensor, ModelDtype dtype) {
+  const at::Tensor result = tensor.detach().to(scalar_type(dtype)).to(at::kCPU).contiguous();
+  if (dtype == ModelDtype::kFp16 && !at::isfinite(result).all().item<bool>() &&
+      at::isfinite(tensor).all().item<bool>()) {
+    throw Error(ErrorKind::kModel, name +
+                                       ": a value is beyond the range of fp16 (65504); write bf16 or fp32 instead "
+                                       "(output.model_dtype)");
+  }
+  return result;
+}
+
+std::vector<int64_t> shape_of(const at::Tensor& tensor) { return tensor.sizes().vec(); }
+
+}  // namespace
+
+std::map<std::string, std::string> export_model(const Gemma& model, const std::filesystem::path& base_folder,
+                                                const std::filesystem::path& destination, FileSystem& files,
+                                                const ExportOptions& options) {
+  at::NoGradGuard no_grad;
+  const WeightFiles base(base_folder, model.config());
+  auto current = std::make_shared<at::Tensor>();  // what is being written
+  std::vector<TensorSource> tensors;
+  for (const Parameter& parameter : model.base_parameters()) {
+    tensors.push_back({base.name_in_files(parameter.name), tensor_dtype(options.dtype), shape_of(parameter.tensor),
+                       [&model, &options, parameter, current]() -> const void* {
+                         *current = at::Tensor();  // room for the next one
+                         const at::Tensor weight = options.merge_lora && model.has_lora()
+                                                       ? model.merged_weight(parameter.name)
+                                                       : parameter.tensor;
+                         *current = converted(parameter.name, weight, options.dtype);
+                         return current->const_data_ptr();
+                       }});
+  }
+  auto bytes = std::make_shared<std::vector<char>>();
+  for (const WeightFiles::Tensor& tensor : base.carried()) {
+    tensors.push_back({tensor.info->name, tensor.info->dtype, tensor.info->shape, [tensor, bytes]() -> const void* {
+                         bytes->resize(tensor.info->bytes());
+                         tensor.read(bytes->data());
+                         return bytes->data();
+                       }});
+  }
+  std::map<std::string, std::string> digests = write_weight_files(files, destination, tensors, options.max_shard_bytes);
+
+  const std::string config = read_file(base_folder / "config.json");
+  digests["config.json"] = write_new_file(files, destination / "config.json",
+                                          options.dtype == base.dtype() ? config : with_dtype(config, options.dtype));
+  const std::filesystem::path generation = base_folder / "generation_config.json";
+  digests["generation_config.json"] =
+      write_new_file(files, destination / "generation_config.json",
+                     std::filesystem::exists(generation) ? read_file(generation) : new_generation_config(base_folder));
+  digests.merge(copy_tokenizer_files(files, base_folder, destination));
+  files.sync_directory(destination);
+  return digests;
+}
+
+}  // namespace gemma_sft
