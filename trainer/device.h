@@ -9,8 +9,8 @@
 
 namespace gemma_sft {
 
-// auto | cpu | cuda | cuda:N. `auto` is the first GPU where there is one that this build has code for, else the CPU. Throws
-// Error(kUsage): not one of these; CUDA asked for and not there, with what is missing and what to do.
+// auto | cpu | cuda | cuda:N. `auto` is the first GPU where there is one that this build has code for, else the CPU.
+// Throws Error(kUsage): not one of these; CUDA asked for and not there, with what is missing and what to do.
 c10::Device choose_device(const std::string& name);
 
 std::string describe_device(c10::Device device);  // "cpu", "cuda:0 (NVIDIA H100 80GB HBM3)"

@@ -34,14 +34,15 @@ std::string name_and_capability(c10::Device device) {
 c10::Device require_gpu(const std::string& name, int index) {
   const int count = c10::cuda::device_count();
   if (count == 0) {
-    throw Error(ErrorKind::kUsage,
-                fmt::format("--device {}: no GPU can be used here (is there one, does nvidia-smi list it, is the driver new "
-                            "enough for CUDA 13?); use --device cpu",
-                            name));
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("--device {}: no GPU can be used here (is there one, does nvidia-smi list it, is the driver new "
+                    "enough for CUDA 13?); use --device cpu",
+                    name));
   }
   if (index >= count) {
-    throw Error(ErrorKind::kUsage, fmt::format("--device {}: there are {} GPUs here, cuda:0 to cuda:{}", name, count,
-                                               count - 1));
+    throw Error(ErrorKind::kUsage,
+                fmt::format("--device {}: there are {} GPUs here, cuda:0 to cuda:{}", name, count, count - 1));
   }
   const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
   if (const auto problem = find_problem(device)) {

@@ -48,14 +48,16 @@ void Optimizer::step(double rate, double gradient_divisor) {
     std::vector<at::Tensor> gradients;
     gradients.reserve(group.parameters.size());
     for (const at::Tensor& parameter : group.parameters) {
-      if (!parameter.grad().defined()) throw Error(ErrorKind::kInternal, "optimizer: a trained parameter has no gradient");
+      if (!parameter.grad().defined())
+        throw Error(ErrorKind::kInternal, "optimizer: a trained parameter has no gradient");
       gradients.push_back(parameter.grad());
     }
     const at::Tensor divisor =
         at::full({}, gradient_divisor, group.parameters[0].options().dtype(at::kFloat).requires_grad(false));
     at::_foreach_add_(group.steps, 1);
-    at::_fused_adamw_(group.parameters, gradients, group.exp_avgs, group.exp_avg_sqs, /*max_exp_avg_sqs=*/{}, group.steps,
-                      rate, options_.beta1, options_.beta2, group.weight_decay, options_.epsilon, /*amsgrad=*/false,
+    at::_fused_adamw_(group.parameters, gradients, group.exp_avgs, group.exp_avg_sqs, /*max_exp_avg_sqs=*/{},
+                      group.steps, rate, options_.beta1, options_.beta2, group.weight_decay, options_.epsilon,
+                      /*amsgrad=*/false,
                       /*maximize=*/false, divisor);
   }
 }

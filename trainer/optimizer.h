@@ -2,8 +2,8 @@
 //
 //   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= lr * weight_decay * w
 //   w -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
-// The moments have their parameter's dtype: fp32 for fp32 masters and for LoRA, bf16 where the weights themselves are bf16 (as
-// torch.optim.AdamW and so transformers' pure bf16 do). Weight decay applies to the parameters that say so
+// The moments have their parameter's dtype: fp32 for fp32 masters and for LoRA, bf16 where the weights themselves are
+// bf16 (as torch.optim.AdamW and so transformers' pure bf16 do). Weight decay applies to the parameters that say so
 // (Parameter::decays: no norms, no biases). t counts the updates made, per parameter.
 #pragma once
 

@@ -14,10 +14,10 @@
 namespace gemma_sft {
 
 struct EvaluationRequest {
-  std::string model;                    // as in GenerationRequest
+  std::string model;  // as in GenerationRequest
   std::optional<std::string> adapter;
   std::optional<std::string> base;
-  std::filesystem::path input;          // rows of `format`; a row with "prompt" and "expected_answer" is taken, too
+  std::filesystem::path input;  // rows of `format`; a row with "prompt" and "expected_answer" is taken, too
   DataFormat format = DataFormat::kTrainingExample;
   std::optional<int64_t> max_samples;
   int64_t max_new_tokens = 256;
@@ -42,11 +42,13 @@ struct EvaluationSummary {
   int64_t target_tokens = 0;
 };
 
-// The part of an answer that is compared: what follows the last "Answer:", else all of it; white space around it is dropped.
+// The part of an answer that is compared: what follows the last "Answer:", else all of it; white space around it is
+// dropped.
 std::string extract_answer(const std::string& text);
 
 // Calls `take` for each row in order. Throws Error as run_generation does.
-EvaluationSummary run_evaluation(const EvaluationRequest& request, const std::function<void(const EvaluatedRow&)>& take);
+EvaluationSummary run_evaluation(const EvaluationRequest& request,
+                                 const std::function<void(const EvaluatedRow&)>& take);
 
 std::string to_json(const EvaluatedRow& row);
 

@@ -21,15 +21,15 @@ struct SamplingOptions {
 };
 
 struct GenerationRequest {
-  std::string model;                          // model folder, hub id or PEFT folder
-  std::optional<std::string> revision;        // of a hub id
-  std::optional<std::string> adapter;         // PEFT folder on top of `model`
-  std::optional<std::string> base;            // base model of a PEFT folder; empty: what its adapter_config.json says
-  std::optional<std::string> prompt;          // one of prompt and input
+  std::string model;                           // model folder, hub id or PEFT folder
+  std::optional<std::string> revision;         // of a hub id
+  std::optional<std::string> adapter;          // PEFT folder on top of `model`
+  std::optional<std::string> base;             // base model of a PEFT folder; empty: what its adapter_config.json says
+  std::optional<std::string> prompt;           // one of prompt and input
   std::optional<std::filesystem::path> input;  // JSONL: {id, prompt} or {id, input_ids}
   int64_t max_new_tokens = 256;
-  bool ignore_eos = false;            // go on until max_new_tokens
-  bool raw = false;                   // the prompt is the whole text, after <bos>: no chat template, control tokens parsed
+  bool ignore_eos = false;  // go on until max_new_tokens
+  bool raw = false;         // the prompt is the whole text, after <bos>: no chat template, control tokens parsed
   bool parse_control_tokens = false;  // in prompts under the template, as transformers does
   SamplingOptions sampling;
   std::string device = "auto";
@@ -37,13 +37,14 @@ struct GenerationRequest {
 };
 
 struct GeneratedRow {
-  std::string id;  // the row's, or "<file>:<line>"; "prompt" for --prompt
+  std::string id;                   // the row's, or "<file>:<line>"; "prompt" for --prompt
   std::vector<int64_t> output_ids;  // the new ones only, the stop token included
   std::string text;                 // without the stop token
 };
 
-// Calls `take` for each row when it is ready, in the order of the input. Throws Error: kData for a row that cannot be used, with
-// file:line, before anything is generated; kModel; kUsage. Ends early, between tokens, when stop_signal() says so.
+// Calls `take` for each row when it is ready, in the order of the input. Throws Error: kData for a row that cannot be
+// used, with file:line, before anything is generated; kModel; kUsage. Ends early, between tokens, when stop_signal()
+// says so.
 void run_generation(const GenerationRequest& request, const std::function<void(const GeneratedRow&)>& take);
 
 // One row of the output file: {"id": ..., "output_ids": [...], "text": ...}, without a newline.

@@ -22,7 +22,7 @@ struct TrainRequest {
   ResumeMode resume = ResumeMode::kAuto;
   std::optional<std::filesystem::path> resume_folder;  // --resume DIR: a checkpoint folder
   std::set<AllowedChange> allowed_changes;
-  std::string device = "auto";                         // auto | cpu | cuda[:N]
+  std::string device = "auto";  // auto | cpu | cuda[:N]
 };
 
 enum class RunOutcome { kFinished, kAlreadyFinished, kStopped, kEarlyStopped };

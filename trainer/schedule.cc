@@ -10,12 +10,9 @@ namespace {
 // 1 at the end of the warm-up, 0 at the end of the run.
 double decay(Scheduler kind, double remaining) {
   switch (kind) {
-    case Scheduler::kLinear:
-      return std::max(0.0, remaining);
-    case Scheduler::kCosine:
-      return std::max(0.0, 0.5 * (1.0 + std::cos(std::numbers::pi * (1.0 - remaining))));
-    case Scheduler::kConstant:
-      return 1.0;
+    case Scheduler::kLinear: return std::max(0.0, remaining);
+    case Scheduler::kCosine: return std::max(0.0, 0.5 * (1.0 + std::cos(std::numbers::pi * (1.0 - remaining))));
+    case Scheduler::kConstant: return 1.0;
   }
   return 1.0;
 }

@@ -1,6 +1,6 @@
 // Learning rate of a step: linear, cosine or constant, with linear warm-up and a floor. Pure functions, no torch.
-// Formulas: transformers.optimization get_{linear,cosine,constant}_schedule_with_warmup; with a floor r the decay runs from 1 to
-// r instead of from 1 to 0.
+// Formulas: transformers.optimization get_{linear,cosine,constant}_schedule_with_warmup; with a floor r the decay runs
+// from 1 to r instead of from 1 to 0.
 #pragma once
 
 #include <cstdint>

@@ -30,8 +30,7 @@ std::vector<int64_t> find_epoch_ends(const TrainingSection& training, const Data
       steps = part_of(training.num_epochs - static_cast<double>(epoch), steps);
     }
     if (steps > 0) ends.push_back(done += steps);
-    if (steps <= 0 || (limited ? done >= *training.max_steps
-                               : static_cast<double>(epoch + 1) >= training.num_epochs)) {
+    if (steps <= 0 || (limited ? done >= *training.max_steps : static_cast<double>(epoch + 1) >= training.num_epochs)) {
       return ends;
     }
   }

@@ -27,19 +27,20 @@ struct TrainPlan {
   bool evaluates_after(int64_t finished_steps) const;
 };
 
-// Nothing is evaluated where neither the index nor dataset.validation_path has validation rows. Throws Error(kUsage) when the
-// plan has no step.
+// Nothing is evaluated where neither the index nor dataset.validation_path has validation rows. Throws Error(kUsage)
+// when the plan has no step.
 TrainPlan make_plan(const RunConfig& config, const DatasetIndex& index, int64_t max_seq_length, int64_t pad_id);
 
-// Optimizer steps of a run over `rows` rows: max_steps, else ceil(num_epochs * steps per epoch), as transformers counts them.
-// nullopt when it takes the data to know: no max_steps, and rows are unknown or micro-batches are filled by tokens.
+// Optimizer steps of a run over `rows` rows: max_steps, else ceil(num_epochs * steps per epoch), as transformers counts
+// them. nullopt when it takes the data to know: no max_steps, and rows are unknown or micro-batches are filled by
+// tokens.
 std::optional<int64_t> count_steps(const TrainingSection& training, std::optional<int64_t> rows);
 
 // A fraction of the run as steps: ceil(ratio * total), where total is known.
 int64_t warmup_steps_of(const TrainingSection& training, int64_t total_steps);
 
-// Complete sentences about what can be seen from the numbers alone: a warm-up as long as the run or longer, a checkpoint or an
-// evaluation that never fires before the end.
+// Complete sentences about what can be seen from the numbers alone: a warm-up as long as the run or longer, a
+// checkpoint or an evaluation that never fires before the end.
 std::vector<std::string> plan_warnings(const RunConfig& config, int64_t total_steps);
 
 }  // namespace gemma_sft

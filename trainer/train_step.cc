@@ -55,10 +55,11 @@ StepStats TrainStep::apply(double rate, const std::vector<PackedBatch>& batches,
   tokens_ = target_tokens_ = 0;
   optimizer_.drop_gradients();
   if (stats.skipped && options_.on_nonfinite == OnNonFinite::kStop) {
-    throw Error(ErrorKind::kNonFinite,
-                fmt::format("step {}: loss {}, gradient norm {}: not finite; nothing was updated. The rows of the step: {}. "
-                            "Look at these rows, lower training.learning_rate, or set training.on_nonfinite: skip",
-                            step, stats.loss, stats.grad_norm, describe_rows(batches)));
+    throw Error(
+        ErrorKind::kNonFinite,
+        fmt::format("step {}: loss {}, gradient norm {}: not finite; nothing was updated. The rows of the step: {}. "
+                    "Look at these rows, lower training.learning_rate, or set training.on_nonfinite: skip",
+                    step, stats.loss, stats.grad_norm, describe_rows(batches)));
   }
   return stats;
 }

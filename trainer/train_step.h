@@ -1,8 +1,9 @@
-// One optimizer step: micro-batches -> summed gradients -> divided once by the number of targets, clipped by global norm -> update.
+// One optimizer step: micro-batches -> summed gradients -> divided once by the number of targets, clipped by global
+// norm -> update.
 //
-// The loss of a step is the sum of -log p over all its targets divided by their number, whatever the micro-batches it came in:
-// gradients are those of the sum until the optimizer divides them. The host waits for the device once a step, for the loss
-// and the norm.
+// The loss of a step is the sum of -log p over all its targets divided by their number, whatever the micro-batches it
+// came in: gradients are those of the sum until the optimizer divides them. The host waits for the device once a step,
+// for the loss and the norm.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -42,9 +43,9 @@ class TrainStep {
   // Forward and backward of one micro-batch. `step` (from 1) is for messages. Throws Error(kOutOfMemory).
   void accumulate(const PackedBatch& batch, int64_t step);
 
-  // Norm, clipping and update with learning rate `rate`; gradients are gone afterwards. A loss or norm that is not finite
-  // throws Error(kNonFinite), naming `step` and the rows, before anything has changed; with on_nonfinite: skip the step
-  // is marked skipped and weights and moments stay as they are. `batches` are those accumulated.
+  // Norm, clipping and update with learning rate `rate`; gradients are gone afterwards. A loss or norm that is not
+  // finite throws Error(kNonFinite), naming `step` and the rows, before anything has changed; with on_nonfinite: skip
+  // the step is marked skipped and weights and moments stay as they are. `batches` are those accumulated.
   StepStats apply(double rate, const std::vector<PackedBatch>& batches, int64_t step);
 
  private:

@@ -34,8 +34,8 @@ std::string explain(const WorkPlace& place, const std::string& asked) {
   if (place.batch != nullptr) {
     const auto& lengths = place.batch->document_lengths;
     const int64_t longest = lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end());
-    where += fmt::format(", micro-batch of {} examples with {} tokens, the longest of {} tokens", place.batch->documents(),
-                         place.batch->tokens(), longest);
+    where += fmt::format(", micro-batch of {} examples with {} tokens, the longest of {} tokens",
+                         place.batch->documents(), place.batch->tokens(), longest);
   }
   return fmt::format(
       "out of memory ({}): tried to allocate {}. Reduce training.batch_size (16 -> 8 -> 4) and set "

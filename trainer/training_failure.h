@@ -1,4 +1,5 @@
-// Failures of a step in the words a user needs: what ran out of memory where, and which rows made a loss that is not a number.
+// Failures of a step in the words a user needs: what ran out of memory where, and which rows made a loss that is not a
+// number.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,9 @@ struct WorkPlace {
   const PackedBatch* batch = nullptr;  // not owned
 };
 
-// Runs `work`. std::bad_alloc, LibTorch's out-of-memory error and its CPU allocator's failure become Error(kOutOfMemory) with
-// phase, step, batch, longest row, bytes asked for and what to change; everything else passes through.
+// Runs `work`. std::bad_alloc, LibTorch's out-of-memory error and its CPU allocator's failure become
+// Error(kOutOfMemory) with phase, step, batch, longest row, bytes asked for and what to change; everything else passes
+// through.
 void with_memory_errors_explained(const WorkPlace& place, const std::function<void()>& work);
 
 // "data/train.jsonl:3 (id a), data/train.jsonl:9 (id b)": the rows of the batches, at most 20 and how many more.

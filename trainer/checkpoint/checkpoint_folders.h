@@ -1,9 +1,9 @@
 // The checkpoint-<step> folders of one run: which verify, how a new one becomes visible, which old ones go. No torch.
 //
-// A checkpoint is written into a hidden temporary folder; `publish` writes its manifest, syncs and renames, so that a folder named
-// checkpoint-<step> is complete at every moment. An old one is renamed away before it is deleted, for the same reason. What a
-// crash leaves behind is hidden and removed at the next start. Only folders that this run's manifests claim, and that
-// verified at the start or were written since, are ever deleted.
+// A checkpoint is written into a hidden temporary folder; `publish` writes its manifest, syncs and renames, so that a
+// folder named checkpoint-<step> is complete at every moment. An old one is renamed away before it is deleted, for the
+// same reason. What a crash leaves behind is hidden and removed at the next start. Only folders that this run's
+// manifests claim, and that verified at the start or were written since, are ever deleted.
 #pragma once
 
 #include <cstdint>
@@ -33,11 +33,12 @@ class CheckpointFolders {
 
   // An empty temporary folder for a checkpoint of about `bytes` bytes; throws Error(kIo) when there is no room for it.
   std::filesystem::path begin(int64_t step, uint64_t bytes);
-  // Makes it visible under its final name, on disk. A checkpoint of that step with the same content stays; another one is
-  // replaced.
+  // Makes it visible under its final name, on disk. A checkpoint of that step with the same content stays; another one
+  // is replaced.
   void publish(const std::filesystem::path& temporary, int64_t step, const std::map<std::string, FileDigest>& contents);
   // Deletes what is neither one of the newest `keep` nor `best_step`. Checkpoints past `newest_step`, where the run now
-  // stands, were left by a run that went further before it was taken back to an earlier step: they are superseded and go, too.
+  // stands, were left by a run that went further before it was taken back to an earlier step: they are superseded and
+  // go, too.
   void rotate(int64_t newest_step, std::optional<int64_t> best_step);
 
  private:

@@ -43,8 +43,8 @@ std::optional<int64_t> step_of_checkpoint_name(const std::string& name);
 // The text of manifest.json.
 std::string to_json(const CheckpointManifest& manifest);
 
-// Reads the manifest, checks version, sizes and every SHA-256, and that nothing else lies in the folder. Never throws for a bad
-// folder.
+// Reads the manifest, checks version, sizes and every SHA-256, and that nothing else lies in the folder. Never throws
+// for a bad folder.
 CheckpointVerdict verify_checkpoint(const std::filesystem::path& folder);
 
 // All checkpoint-* folders below `run_folder` (and nothing else), newest manifest step first among the good ones; the

@@ -16,8 +16,8 @@ struct SavedState {
   RunOrigin origin;
 };
 
-// state.json. The configuration is not in it: it is config.yaml, as to_yaml writes it. The same values give the same bytes, and
-// every double reads back exactly.
+// state.json. The configuration is not in it: it is config.yaml, as to_yaml writes it. The same values give the same
+// bytes, and every double reads back exactly.
 std::string state_json(const TrainState& state, const RunOrigin& origin);
 
 // Reads both files of a verified checkpoint. Throws Error(kCheckpoint) when they do not hold what they should.

@@ -37,8 +37,8 @@ struct RunOrigin {
   std::string data_sha256;        // of the training rows' file
   std::string validation_sha256;  // of dataset.validation_path's file; empty without one
   std::string tokenizer_sha256;
-  std::string model_sha256;       // over the base model's config.json and safetensors files
-  std::string model_folder;       // where the base model was, for export
+  std::string model_sha256;  // over the base model's config.json and safetensors files
+  std::string model_folder;  // where the base model was, for export
   std::string device;
   int threads = 0;
   std::map<std::string, std::string> versions;  // "gemma-sft", "libtorch"

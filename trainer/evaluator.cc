@@ -1,0 +1,39 @@
+#include "trainer/evaluator.h"
+
+#include <c10/core/GradMode.h>
+
+#include "model/chunked_cross_entropy.h"
+#include "model/device_batch.h"
+#include "trainer/stop_signal.h"
+#include "trainer/training_failure.h"
+
+namespace gemma_sft {
+
+Evaluator::Evaluator(Gemma& model, std::shared_ptr<const DatasetIndex> index, const std::vector<IndexedRow>& rows,
+                     std::shared_ptr<const Tokenizer> tokenizer, const BatchOptions& batches)
+    : model_(model), stream_(std::move(index), rows, std::move(tokenizer), batches) {}
+
+std::optional<EvaluationLoss> Evaluator::run() {
+  EvaluationLoss loss;
+  stream_.rewind();
+  model_.set_training(false);
+  while (const std::unique_ptr<PackedBatch> batch = stream_.next()) {
+    if (stop_signal() != 0) break;
+    with_memory_errors_explained({"evaluation", 0, batch.get()}, [&] { loss.sum += loss_of(model_, *batch); });
+    loss.tokens += batch->target_tokens;
+  }
+  model_.set_training(true);
+  if (stop_signal() != 0) return std::nullopt;
+  return loss;
+}
+
+double loss_of(Gemma& model, const PackedBatch& batch) {
+  const c10::NoGradGuard no_grad;
+  const DeviceBatch on_device = to_device(batch, model.options().device);
+  return chunked_cross_entropy(model.forward(on_device), model.head_weight(), on_device.target_rows,
+                               on_device.targets.index_select(0, on_device.target_rows),
+                               {.logit_softcap = model.config().logit_softcap})
+      .item<double>();
+}
+
+}  // namespace gemma_sft

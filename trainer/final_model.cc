@@ -1,0 +1,69 @@
+#include "trainer/final_model.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <vector>
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path folder_of(const fs::path& destination) {
+  const fs::path parent = fs::absolute(destination).lexically_normal().parent_path();
+  return parent.empty() ? "." : parent;
+}
+
+std::string hidden_prefix(const fs::path& destination) {
+  return fmt::format(".{}.", fs::absolute(destination).lexically_normal().filename().string());
+}
+
+}  // namespace
+
+std::map<std::string, std::string> write_folder(
+    const fs::path& destination, FileSystem& files,
+    const std::function<std::map<std::string, std::string>(const fs::path&)>& write) {
+  const fs::path parent = folder_of(destination);
+  const fs::path temporary = parent / fmt::format("{}new-{}", hidden_prefix(destination), getpid());
+  const fs::path away = parent / fmt::format("{}old-{}", hidden_prefix(destination), getpid());
+  files.remove_tree(temporary);
+  files.make_directories(temporary);
+  std::map<std::string, std::string> written;
+  try {
+    written = write(temporary);
+  } catch (...) {
+    try {
+      files.remove_tree(temporary);
+    } catch (const std::exception&) {
+      // The first failure is the one to report; what is left is hidden and removed at the next start.
+    }
+    throw;
+  }
+  files.sync_directory(temporary);
+  if (fs::exists(fs::symlink_status(destination))) {
+    files.remove_tree(away);
+    files.rename(destination, away);
+  }
+  files.rename(temporary, destination);
+  files.sync_directory(parent);
+  files.remove_tree(away);
+  return written;
+}
+
+void remove_left_overs(const fs::path& destination, FileSystem& files) {
+  std::vector<fs::path> left_over;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder_of(destination))) {
+    const std::string name = entry.path().filename().string();
+    const std::string prefix = hidden_prefix(destination);
+    if (name.starts_with(prefix + "new-") || name.starts_with(prefix + "old-")) left_over.push_back(entry.path());
+  }
+  for (const fs::path& path : left_over) files.remove_tree(path);
+}
+
+std::string base_model_name(const std::string& configured, const fs::path& model_folder) {
+  const bool from_hub_cache = model_folder.parent_path().filename() == "snapshots";
+  return from_hub_cache ? configured : fs::weakly_canonical(model_folder).string();
+}
+
+}  // namespace gemma_sft

@@ -1,0 +1,27 @@
+// The folder final_model/ of a run: a Hugging Face model, or with LoRA a PEFT adapter.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "configs/run_config.h"
+#include "data/files/file_system.h"
+#include "model/gemma.h"
+
+namespace gemma_sft {
+
+// `destination` becomes what `write` puts into the temporary folder it is given (SHA-256 by file name comes back):
+// hidden, synced, renamed. A folder that is there already is replaced.
+std::map<std::string, std::string> write_folder(
+    const std::filesystem::path& destination, FileSystem& files,
+    const std::function<std::map<std::string, std::string>(const std::filesystem::path&)>& write);
+
+// Removes what a crash in write_folder left beside `destination`.
+void remove_left_overs(const std::filesystem::path& destination, FileSystem& files);
+
+// What an adapter says its base is: the hub id, or where the folder is.
+std::string base_model_name(const std::string& configured, const std::filesystem::path& model_folder);
+
+}  // namespace gemma_sft

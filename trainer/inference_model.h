@@ -1,0 +1,46 @@
+// A model that is only asked, not trained: a model folder, a hub id, or a PEFT folder on top of its base.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "configs/run_config.h"
+#include "data/text/tokenizer.h"
+#include "model/gemma.h"
+
+namespace gemma_sft {
+
+struct InferenceModelSource {
+  std::string model;                    // folder or hub id; a folder with adapter_config.json is an adapter
+  std::optional<std::string> revision;  // of a hub id
+  std::optional<std::string> adapter;   // PEFT folder on top of `model`
+  std::optional<std::string> base;      // base of an adapter given as `model`; empty: what its adapter_config.json says
+  std::string device = "auto";
+  std::optional<Precision> precision;  // empty: bf16 on a GPU, fp32 on the CPU
+};
+
+struct InferenceModel {
+  Gemma model;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::vector<int64_t> stop_ids;  // eos_token_id of generation_config.json (else <eos>), and <end_of_turn>
+};
+
+// Throws Error(kModel) and Error(kUsage).
+InferenceModel load_inference_model(const InferenceModelSource& source);
+
+// What generated tokens say: without the stop token at their end.
+std::string text_of(const InferenceModel& source, const std::vector<int64_t>& output_ids);
+
+bool is_adapter_folder(const std::filesystem::path& folder);
+
+// The folder of the base model of a PEFT folder: `base` where given, else what adapter_config.json names (a path
+// relative to the working directory or to the adapter, or a hub id).
+std::filesystem::path find_adapter_base(const std::filesystem::path& adapter, const std::optional<std::string>& base);
+
+}  // namespace gemma_sft

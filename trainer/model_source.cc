@@ -1,0 +1,55 @@
+#include "trainer/model_source.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "configs/load_config.h"
+#include "data/files/sha256.h"
+#include "model/hub_cache.h"
+
+namespace gemma_sft {
+
+namespace fs = std::filesystem;
+
+fs::path find_base_model(const ModelSection& model, const fs::path& config_file) {
+  const auto folder = find_configured_path(model.base_model, config_file);
+  if (folder && fs::exists(*folder / "config.json")) return *folder;
+  return require_model_folder(model.base_model, model.revision);
+}
+
+Precision choose_precision(const std::optional<Precision>& asked, c10::Device device) {
+  return asked.value_or(device.is_cpu() ? Precision::kFp32 : Precision::kBf16Mixed);
+}
+
+GemmaOptions model_options(Precision precision, c10::Device device, bool lora) {
+  GemmaOptions options;
+  options.device = device;
+  options.compute_dtype = precision == Precision::kFp32 ? c10::ScalarType::Float : c10::ScalarType::BFloat16;
+  const bool masters = precision == Precision::kBf16Mixed && !lora;
+  options.storage_dtype = masters ? c10::ScalarType::Float : options.compute_dtype;
+  return options;
+}
+
+LoraOptions lora_options(const LoraSection& lora) {
+  return {.rank = lora.rank,
+          .alpha = lora.alpha,
+          .dropout = lora.dropout,
+          .rslora = lora.rslora,
+          .target_modules = lora.target_modules};
+}
+
+std::string model_sha256(const fs::path& folder) {
+  std::vector<fs::path> paths = {folder / "config.json"};
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
+  }
+  std::sort(paths.begin() + 1, paths.end());
+  Sha256 digest;
+  for (const fs::path& path : paths) {
+    const std::string line = path.filename().string() + " " + sha256_file(path) + "\n";
+    digest.update(line.data(), line.size());
+  }
+  return digest.hex();
+}
+
+}  // namespace gemma_sft

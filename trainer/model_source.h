@@ -1,0 +1,32 @@
+// Where a model comes from and in which numbers it works: folder of the base model, dtypes, LoRA options of a
+// configuration.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "configs/run_config.h"
+#include "model/gemma.h"
+
+namespace gemma_sft {
+
+// model.base_model: a folder, found as every path of a configuration file is, else a hub id in the local cache. Throws
+// Error(kModel).
+std::filesystem::path find_base_model(const ModelSection& model, const std::filesystem::path& config_file);
+
+// The precision asked for, else bf16_mixed on a GPU and fp32 on the CPU.
+Precision choose_precision(const std::optional<Precision>& asked, c10::Device device);
+
+// fp32: everything fp32. bf16: everything bf16. bf16_mixed: computes in bf16; what is trained is stored in fp32, which
+// with LoRA is the adapter alone (always fp32), so that the frozen base is stored in bf16 then.
+GemmaOptions model_options(Precision precision, c10::Device device, bool lora);
+
+LoraOptions lora_options(const LoraSection& lora);
+
+// One SHA-256 over config.json and the safetensors files of a model folder, by name and content.
+std::string model_sha256(const std::filesystem::path& folder);
+
+}  // namespace gemma_sft

@@ -1,0 +1,66 @@
+#include "trainer/resume.h"
+
+#include <fmt/format.h>
+
+#include "configs/error.h"
+#include "trainer/resume_check.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::optional<fs::path> choose_checkpoint(const TrainRequest& request, const CheckpointFolders& folders) {
+  if (request.resume == ResumeMode::kNever) {
+    if (folders.steps().empty() && folders.rejected().empty()) return std::nullopt;
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{}: --resume never, but there are checkpoints in it; give another --output or --run-id",
+                            request.place.folder.string()));
+  }
+  if (request.resume == ResumeMode::kFolder) {
+    const fs::path folder = request.resume_folder.value_or("").lexically_normal();
+    const fs::path trimmed = folder.has_filename() ? folder : folder.parent_path();  // "checkpoint-3/"
+    const CheckpointVerdict verdict = verify_checkpoint(trimmed);
+    if (verdict.manifest) return trimmed;
+    throw Error(ErrorKind::kCheckpoint,
+                fmt::format("--resume {}: {}; name another checkpoint folder, or let --resume auto choose",
+                            trimmed.string(), verdict.problem));
+  }
+  if (!folders.steps().empty()) return folders.folder(*folders.steps().rbegin());
+  if (folders.rejected().empty()) return std::nullopt;
+  std::string reasons;
+  for (const CheckpointVerdict& verdict : folders.rejected()) {
+    reasons += fmt::format("\n  {}: {}", verdict.folder.string(), verdict.problem);
+  }
+  throw Error(
+      ErrorKind::kCheckpoint,
+      fmt::format("{}: no checkpoint can be used:{}\nRestore one from a copy, or start anew with --resume never",
+                  request.place.folder.string(), reasons));
+}
+
+}  // namespace
+
+std::optional<ResumePoint> find_resume_point(const TrainRequest& request, const CheckpointFolders& folders,
+                                             const RunOrigin& now, RunObserver& observer) {
+  const std::optional<fs::path> checkpoint = choose_checkpoint(request, folders);
+  for (const CheckpointVerdict& verdict : folders.rejected()) {
+    observer.on_warning(fmt::format("{}: not used: {}", verdict.folder.string(), verdict.problem));
+  }
+  if (!checkpoint) return std::nullopt;
+  SavedState saved = read_saved_state(*checkpoint);
+  for (const std::string& note :
+       require_same_origin(saved.origin, now, request.allowed_changes, checkpoint->string())) {
+    observer.on_warning(note);
+  }
+  if (saved.state.best && !folders.steps().contains(saved.state.best->step) && now.config.evaluation.keep_best) {
+    observer.on_warning(
+        fmt::format("{}: the best checkpoint so far, of step {}, is not there any more; the search for the "
+                    "best begins anew",
+                    checkpoint->string(), saved.state.best->step));
+    saved.state.best.reset();
+  }
+  observer.on_note(fmt::format("continuing from {}", checkpoint->string()));
+  return ResumePoint{*checkpoint, saved.state};
+}
+
+}  // namespace gemma_sft

@@ -1,0 +1,149 @@
+#include "trainer/run_evaluation.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "configs/error.h"
+#include "data/batches/packer.h"
+#include "data/records/example_reader.h"
+#include "data/text/chat_template.h"
+#include "trainer/evaluator.h"
+#include "trainer/generator.h"
+#include "trainer/inference_model.h"
+#include "trainer/stop_signal.h"
+#include "trainer/training_failure.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct Question {
+  std::string id;
+  int64_t line = 0;
+  std::vector<Turn> prompt;  // up to the last user turn
+  std::string expected;
+  std::optional<Example> example;  // whole, for the loss; none where only the answer is known
+};
+
+// {"id", "prompt", "expected_answer"}: the rows of an evaluation set.
+std::optional<Question> parse_evaluation_row(const std::string& line, const std::string& place, int64_t number) {
+  const json row = json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!row.is_object() || !row.contains("expected_answer")) return std::nullopt;
+  for (const char* field : {"prompt", "expected_answer"}) {
+    if (!row.contains(field) || !row[field].is_string() || row[field].get_ref<const std::string&>().empty()) {
+      throw Error(ErrorKind::kData, fmt::format("{}: {}: expected a text that is not empty", place, field));
+    }
+  }
+  const bool has_id = row.contains("id") && row["id"].is_string();
+  return Question{.id = has_id ? row["id"].get<std::string>() : place,
+                  .line = number,
+                  .prompt = {{.role = Role::kUser, .text = row["prompt"].get<std::string>()}},
+                  .expected = row["expected_answer"].get<std::string>(),
+                  .example = std::nullopt};
+}
+
+Question question_of(Example example, int64_t number) {
+  Question question{.id = example.id, .line = number, .prompt = example.turns, .expected = {}, .example = example};
+  question.expected = question.prompt.back().text;
+  question.prompt.pop_back();
+  return question;
+}
+
+std::vector<Question> read_questions(const EvaluationRequest& request) {
+  if (request.format == DataFormat::kTokens) {
+    throw Error(ErrorKind::kUsage,
+                "eval: format tokens has no texts to compare; use training_example, tunix_sft or trace");
+  }
+  std::ifstream stream(request.input, std::ios::binary);
+  if (!stream) throw Error(ErrorKind::kData, fmt::format("Evaluation file not found: {}", request.input.string()));
+  std::vector<Question> questions;
+  int64_t number = 0;
+  for (std::string line; std::getline(stream, line);) {
+    const std::string place = fmt::format("{}:{}", request.input.string(), ++number);
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    if (request.max_samples && static_cast<int64_t>(questions.size()) >= *request.max_samples) break;
+    if (auto question = parse_evaluation_row(line, place, number)) {
+      questions.push_back(std::move(*question));
+      continue;
+    }
+    auto parsed = parse_example(line, request.input.string(), number, request.format);
+    if (const auto* problem = std::get_if<RowProblem>(&parsed)) throw Error(ErrorKind::kData, problem->message);
+    questions.push_back(question_of(std::get<Example>(std::move(parsed)), number));
+  }
+  if (stream.bad()) throw Error(ErrorKind::kIo, fmt::format("{}: cannot be read", request.input.string()));
+  if (questions.empty()) throw Error(ErrorKind::kData, fmt::format("{}: has no row", request.input.string()));
+  return questions;
+}
+
+EvaluationLoss loss_of_question(InferenceModel& source, const Question& question, const std::string& file) {
+  const TokenizedExample tokens = tokenize_example(*source.tokenizer, *question.example, ControlTokens::kLiteral);
+  const PackedBatch batch = pack({tokens}, {question.line}, file, {});
+  return {.sum = loss_of(source.model, batch), .tokens = batch.target_tokens};
+}
+
+std::string answer_to(InferenceModel& source, const Question& question, const GenerationLimits& limits,
+                      const SamplingOptions& sampling) {
+  const std::vector<int32_t> prompt =
+      encode_segments(*source.tokenizer, render_for_generation(question.prompt), ControlTokens::kLiteral).input_ids;
+  Sampler sampler(sampling);
+  return text_of(source, generate_tokens(source.model, {prompt.begin(), prompt.end()}, limits, sampler));
+}
+
+}  // namespace
+
+std::string extract_answer(const std::string& text) {
+  constexpr std::string_view kMark = "Answer:";
+  const size_t mark = text.rfind(kMark);
+  const std::string_view rest = std::string_view(text).substr(mark == std::string::npos ? 0 : mark + kMark.size());
+  return std::string(strip_like_python(rest));
+}
+
+EvaluationSummary run_evaluation(const EvaluationRequest& request,
+                                 const std::function<void(const EvaluatedRow&)>& take) {
+  const std::vector<Question> questions = read_questions(request);
+  InferenceModel source = load_inference_model({.model = request.model,
+                                                .revision = std::nullopt,
+                                                .adapter = request.adapter,
+                                                .base = request.base,
+                                                .device = request.device,
+                                                .precision = request.precision});
+  const GenerationLimits limits{.max_new_tokens = request.max_new_tokens, .stop_ids = source.stop_ids};
+  EvaluationSummary summary;
+  EvaluationLoss loss;
+  SamplingOptions sampling = request.sampling;
+  for (const Question& question : questions) {
+    EvaluatedRow row{question.id, question.prompt.back().text, question.expected, {}, false};
+    with_memory_errors_explained({"evaluation"}, [&] {
+      row.generated = answer_to(source, question, limits, sampling);
+      if (!question.example) return;
+      const EvaluationLoss one = loss_of_question(source, question, request.input.string());
+      loss.sum += one.sum;
+      loss.tokens += one.tokens;
+    });
+    if (stop_signal() != 0) break;
+    ++sampling.seed;
+    row.correct = extract_answer(row.generated) == extract_answer(row.expected);
+    ++summary.rows;
+    summary.correct += row.correct ? 1 : 0;
+    take(row);
+  }
+  if (summary.rows > 0) summary.exact_match = static_cast<double>(summary.correct) / static_cast<double>(summary.rows);
+  summary.target_tokens = loss.tokens;
+  if (loss.tokens > 0) summary.loss = loss.mean();
+  return summary;
+}
+
+std::string to_json(const EvaluatedRow& row) {
+  const nlohmann::ordered_json document = {{"id", row.id},
+                                           {"prompt", row.prompt},
+                                           {"expected", row.expected},
+                                           {"generated", row.generated},
+                                           {"correct", row.correct}};
+  return document.dump();
+}
+
+}  // namespace gemma_sft

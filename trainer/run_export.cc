@@ -1,0 +1,139 @@
+#include "trainer/run_export.h"
+
+#include <fmt/format.h>
+
+#include "configs/error.h"
+#include "model/adapter_config.h"
+#include "model/hub_cache.h"
+#include "model/weights.h"
+#include "trainer/checkpoint/checkpoint_format.h"
+#include "trainer/checkpoint/checkpointer.h"
+#include "trainer/checkpoint/state_file.h"
+#include "trainer/final_model.h"
+#include "trainer/inference_model.h"
+#include "trainer/model_source.h"
+#include "trainer/run_completion.h"
+#include "trainer/training_failure.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A model with weights, and where the rest of its folder comes from.
+struct Loaded {
+  Gemma model;
+  fs::path base;
+  std::string base_name;  // what an adapter says its base is
+};
+
+// The folder meant by the user: of a run its final model, or what comes closest to it.
+fs::path find_source(const fs::path& input) {
+  if (fs::exists(input / kFinalModelName)) return input / kFinalModelName;
+  if (fs::exists(input / "config.json") || fs::exists(input / "adapter_config.json") ||
+      fs::exists(input / kCheckpointManifestName)) {
+    return input;
+  }
+  if (!fs::exists(input)) throw Error(ErrorKind::kModel, fmt::format("{}: not found", input.string()));
+  std::optional<fs::path> newest;
+  int64_t newest_step = -1;
+  for (const fs::directory_entry& entry : fs::directory_iterator(input)) {
+    if (!step_of_checkpoint_name(entry.path().filename().string())) continue;
+    const CheckpointVerdict verdict = verify_checkpoint(entry.path());
+    if (!verdict.manifest || verdict.manifest->step <= newest_step) continue;
+    newest = entry.path();
+    newest_step = verdict.manifest->step;
+  }
+  if (newest) return *newest;
+  throw Error(ErrorKind::kModel,
+              fmt::format("{}: neither a run folder, nor a checkpoint, nor a model, nor an adapter", input.string()));
+}
+
+ModelDtype output_dtype(const ExportRequest& request, const fs::path& base) {
+  return request.dtype.value_or(files_dtype(base));
+}
+
+// Nothing is computed with it but a merge, which is done in fp32 and rounded to the storage dtype: bf16 where that is
+// what both sides have, else fp32.
+GemmaOptions storage_options(const fs::path& base, ModelDtype written) {
+  GemmaOptions options;
+  const bool bf16 = written == ModelDtype::kBf16 && files_dtype(base) == ModelDtype::kBf16;
+  options.storage_dtype = bf16 ? c10::ScalarType::BFloat16 : c10::ScalarType::Float;
+  options.compute_dtype = options.storage_dtype;
+  return options;
+}
+
+Gemma load_base(const fs::path& base, const GemmaOptions& options) {
+  std::optional<Gemma> model;
+  with_memory_errors_explained({"loading the model"}, [&] {
+    model.emplace(load_gemma_config(base), options);
+    load_weights(*model, base);
+  });
+  return std::move(*model);
+}
+
+Loaded load_adapter_folder(const ExportRequest& request, const fs::path& folder) {
+  const fs::path base = find_adapter_base(folder, request.base);
+  Loaded loaded{load_base(base, storage_options(base, output_dtype(request, base))), base, adapter_base_name(folder)};
+  loaded.model.add_lora(load_adapter_config(folder), /*seed=*/0);
+  load_adapter(loaded.model, folder);
+  return loaded;
+}
+
+Loaded load_checkpoint_folder(const ExportRequest& request, const fs::path& folder) {
+  const CheckpointVerdict verdict = verify_checkpoint(folder);
+  if (!verdict.manifest) {
+    throw Error(ErrorKind::kCheckpoint, fmt::format("{}: {}", folder.string(), verdict.problem));
+  }
+  const RunOrigin origin = read_saved_state(folder).origin;
+  const fs::path base = request.base ? require_model_folder(*request.base, std::nullopt)
+                        : fs::exists(fs::path(origin.model_folder) / "config.json")
+                            ? fs::path(origin.model_folder)
+                            : require_model_folder(origin.config.model.base_model, origin.config.model.revision);
+  const bool lora = origin.config.lora.rank > 0;
+  GemmaOptions options = storage_options(base, output_dtype(request, base));
+  if (!lora) options.storage_dtype = model_options(origin.precision, c10::Device(c10::kCPU), lora).storage_dtype;
+  Loaded loaded{load_base(base, options), base, base_model_name(origin.config.model.base_model, base)};
+  if (lora) loaded.model.add_lora(lora_options(origin.config.lora), /*seed=*/0);
+  load_trained_weights(loaded.model, folder);
+  return loaded;
+}
+
+Loaded load_model_folder(const ExportRequest& request, const fs::path& folder) {
+  return {load_base(folder, storage_options(folder, output_dtype(request, folder))), folder, {}};
+}
+
+Loaded load_source(const ExportRequest& request, const fs::path& source) {
+  if (is_adapter_folder(source)) return load_adapter_folder(request, source);
+  if (fs::exists(source / kCheckpointManifestName)) return load_checkpoint_folder(request, source);
+  return load_model_folder(request, source);
+}
+
+}  // namespace
+
+ExportResult run_export(const ExportRequest& request, FileSystem& files) {
+  if (fs::exists(fs::symlink_status(request.output))) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("--output {}: exists already; name a new folder", request.output.string()));
+  }
+  const fs::path source = find_source(request.input);
+  Loaded loaded = load_source(request, source);
+  if (request.form == ExportedForm::kAdapter && !loaded.model.has_lora()) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{}: is a whole model, not an adapter; export it as a model with --format "
+                            "merged",
+                            source.string()));
+  }
+  write_folder(request.output, files, [&](const fs::path& destination) {
+    if (request.form == ExportedForm::kAdapter) {
+      return export_adapter(loaded.model, loaded.base_name, destination, files);
+    }
+    ExportOptions options;
+    options.dtype = output_dtype(request, loaded.base);
+    options.merge_lora = loaded.model.has_lora();
+    return export_model(loaded.model, loaded.base, destination, files, options);
+  });
+  return {source, loaded.base};
+}
+
+}  // namespace gemma_sft

@@ -1,0 +1,251 @@
+#include "trainer/train_setup.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <torch/headeronly/version.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "configs/choice_names.h"
+#include "configs/configured_path.h"
+#include "configs/error.h"
+#include "data/files/sha256.h"
+#include "data/records/manifest.h"
+#include "model/weights.h"
+#include "trainer/device.h"
+#include "trainer/model_source.h"
+#include "trainer/run/run_manifest.h"
+#include "trainer/stop_signal.h"
+#include "trainer/training_failure.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int64_t kDefaultMaxSequence = 2048;
+
+int64_t max_sequence(const RunConfig& config, const GemmaConfig& model) {
+  const int64_t limit = model.max_position_embeddings;
+  const int64_t asked = config.model.max_seq_length.value_or(std::min(limit, kDefaultMaxSequence));
+  if (asked > limit) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("model.max_seq_length: {} is more than the model's maximum of {}; lower it", asked, limit));
+  }
+  return asked;
+}
+
+std::optional<fs::path> find_manifest(const RunConfig& config, const fs::path& config_file, RunObserver& observer) {
+  if (!config.dataset.manifest_path) return std::nullopt;
+  const std::string& configured = *config.dataset.manifest_path;
+  const fs::path path = find_configured_path(configured, config_file).value_or(configured);
+  for (const std::string& warning : load_manifest(path, configured).warnings) observer.on_warning(warning);
+  return path;
+}
+
+fs::path require_training_rows(const RunConfig& config, const std::optional<fs::path>& manifest,
+                               const fs::path& config_file) {
+  const DataSource source = find_training_rows(config.dataset, manifest, config_file);
+  if (source.found) return *source.found;
+  std::string tried;
+  for (const fs::path& path : source.tried) tried += (tried.empty() ? "" : ", ") + path.string();
+  throw Error(
+      ErrorKind::kData,
+      fmt::format("Dataset file not found: {}; put the rows there, or name them with dataset.data_path or --data",
+                  tried));
+}
+
+fs::path require_validation_file(const std::string& configured, const fs::path& config_file) {
+  if (const auto found = find_configured_path(configured, config_file)) return *found;
+  throw Error(ErrorKind::kData, fmt::format("Dataset file not found: {} (dataset.validation_path)", configured));
+}
+
+IndexOptions index_options(const RunConfig& config, const GemmaConfig& model, int64_t max_seq_length) {
+  IndexOptions options;
+  options.format = config.dataset.format;
+  options.max_seq_length = max_seq_length;
+  options.on_bad_record = config.dataset.on_bad_record;
+  options.on_long = config.dataset.on_long;
+  options.max_samples = config.dataset.max_samples;
+  options.parse_control_tokens = config.dataset.parse_control_tokens;
+  options.validation_fraction = config.dataset.validation_fraction;
+  options.vocab_size = model.vocab_size;
+  options.stop_requested = [] { return stop_signal() != 0; };
+  return options;
+}
+
+int64_t count_targets(const std::vector<IndexedRow>& rows) {
+  int64_t targets = 0;
+  for (const IndexedRow& row : rows) targets += row.target_tokens;
+  return targets;
+}
+
+std::string name_places(const std::vector<RowPlace>& places) {
+  constexpr size_t kMostNamed = 5;
+  std::string names;
+  for (size_t i = 0; i < std::min(places.size(), kMostNamed); ++i) {
+    names += fmt::format("{}{}:{}", i == 0 ? "" : ", ", places[i].file, places[i].line);
+  }
+  return names + (places.size() > kMostNamed ? ", ..." : "");
+}
+
+void tell_about(const DatasetIndex& index, RunObserver& observer) {
+  observer.on_note(
+      fmt::format("{}: {} rows read, {} to train on with {} target tokens, {} to validate on; longest row {} "
+                  "tokens",
+                  index.file, index.rows_read, index.train.size(), count_targets(index.train), index.validation.size(),
+                  index.longest_tokens));
+  if (index.skipped_rows > 0) {
+    observer.on_warning(
+        fmt::format("{}: {} rows skipped (the first: {}); data_report.json in the run folder lists them", index.file,
+                    index.skipped_rows, index.skipped.empty() ? "" : index.skipped.front().message));
+  }
+  if (index.truncated_rows > 0) {
+    observer.on_warning(
+        fmt::format("{}: {} rows cut to model.max_seq_length, {} of them in their targets: {}", index.file,
+                    index.truncated_rows, index.truncated_target_rows,
+                    name_places(index.truncated_targets.empty() ? index.truncated : index.truncated_targets)));
+  }
+  if (index.control_text_rows > 0) {
+    observer.on_warning(fmt::format("{}: {} rows spell a control token such as <start_of_turn> in their text: {}",
+                                    index.file, index.control_text_rows, name_places(index.control_text)));
+  }
+}
+
+json places_json(const std::vector<RowPlace>& places) {
+  json lines = json::array();
+  for (const RowPlace& place : places) lines.push_back(place.line);
+  return lines;
+}
+
+json report_of(const DatasetIndex& index) {
+  json skipped = json::array();
+  for (const RowProblem& problem : index.skipped) {
+    skipped.push_back({{"line", problem.place.line}, {"field", problem.field}, {"problem", problem.message}});
+  }
+  return {{"file", index.file},
+          {"sha256", index.sha256},
+          {"rows_read", index.rows_read},
+          {"training_rows", index.train.size()},
+          {"training_target_tokens", count_targets(index.train)},
+          {"validation_rows", index.validation.size()},
+          {"validation_target_tokens", count_targets(index.validation)},
+          {"longest_tokens", index.longest_tokens},
+          {"skipped_rows", index.skipped_rows},
+          {"skipped", skipped},
+          {"truncated_rows", index.truncated_rows},
+          {"truncated_lines", places_json(index.truncated)},
+          {"truncated_target_rows", index.truncated_target_rows},
+          {"truncated_target_lines", places_json(index.truncated_targets)},
+          {"control_text_rows", index.control_text_rows},
+          {"control_text_lines", places_json(index.control_text)}};
+}
+
+}  // namespace
+
+TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer) {
+  const RunConfig& config = request.loaded.config;
+  const fs::path config_file = request.loaded.file;
+  TrainSetup setup;
+  setup.device = choose_device(request.device);
+  setup.model_folder = find_base_model(config.model, config_file);
+  setup.model_config = load_gemma_config(setup.model_folder);
+  setup.tokenizer = Tokenizer::load(setup.model_folder);
+  setup.manifest = find_manifest(config, config_file, observer);
+  const fs::path rows = require_training_rows(config, setup.manifest, config_file);
+  observer.on_note(
+      fmt::format("base model: {}; device: {}", setup.model_folder.string(), describe_device(setup.device)));
+
+  const int64_t max_seq_length = max_sequence(config, setup.model_config);
+  IndexOptions options = index_options(config, setup.model_config, max_seq_length);
+  setup.index = std::make_shared<DatasetIndex>(index_dataset(rows.string(), *setup.tokenizer, options));
+  if (stop_signal() != 0) return setup;
+  tell_about(*setup.index, observer);
+  if (config.dataset.validation_path) {
+    const fs::path file = require_validation_file(*config.dataset.validation_path, config_file);
+    options.validation_fraction = 0;
+    options.max_samples.reset();
+    setup.validation_index = std::make_shared<DatasetIndex>(index_dataset(file.string(), *setup.tokenizer, options));
+    if (stop_signal() != 0) return setup;
+    setup.validation_rows = setup.validation_index->train;
+    observer.on_note(fmt::format("{}: {} rows to validate on with {} target tokens", file.string(),
+                                 setup.validation_rows.size(), count_targets(setup.validation_rows)));
+  } else if (!setup.index->validation.empty()) {
+    setup.validation_index = setup.index;
+    setup.validation_rows = setup.index->validation;
+  }
+
+  setup.plan = make_plan(config, *setup.index, max_seq_length, setup.tokenizer->pad_id());
+  for (const std::string& warning : plan_warnings(config, setup.plan.total_steps)) observer.on_warning(warning);
+
+  setup.origin = {.config = config,
+                  .precision = choose_precision(config.training.precision, setup.device),
+                  .total_steps = setup.plan.total_steps,
+                  .data_sha256 = setup.index->sha256,
+                  .validation_sha256 = config.dataset.validation_path ? setup.validation_index->sha256 : "",
+                  .tokenizer_sha256 = setup.tokenizer->model_sha256(),
+                  .model_sha256 = model_sha256(setup.model_folder),
+                  .model_folder = fs::weakly_canonical(setup.model_folder).string(),
+                  .device = describe_device(setup.device),
+                  .threads = at::get_num_threads(),
+                  .versions = {{"gemma-sft", GEMMA_SFT_VERSION}, {"libtorch", TORCH_VERSION}}};
+  return setup;
+}
+
+Gemma load_model(const TrainSetup& setup, const RunConfig& config, const fs::path& config_file) {
+  const bool lora = config.lora.rank > 0;
+  GemmaOptions options = model_options(setup.origin.precision, setup.device, lora);
+  options.activation_checkpointing = config.training.activation_checkpointing;
+  std::optional<Gemma> model;
+  with_memory_errors_explained({"loading the model"}, [&] {
+    model.emplace(setup.model_config, options);
+    load_weights(*model, setup.model_folder);
+    if (lora) model->add_lora(lora_options(config.lora), config.training.seed);
+    if (lora && config.lora.init_from) {
+      load_adapter(*model, find_configured_path(*config.lora.init_from, config_file).value_or(*config.lora.init_from));
+    }
+  });
+  model->set_training(true);
+  return std::move(*model);
+}
+
+void write_data_report(const fs::path& folder, const TrainSetup& setup, FileSystem& files) {
+  json report = {{"training", report_of(*setup.index)}};
+  if (setup.validation_index && setup.validation_index != setup.index) {
+    report["validation"] = report_of(*setup.validation_index);
+  }
+  write_file_durably(files, folder / "data_report.json",
+                     report.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+void write_run_description(const fs::path& folder, const TrainRequest& request, const TrainSetup& setup,
+                           const std::string& status, FileSystem& files) {
+  const RunOrigin& origin = setup.origin;
+  RunManifest manifest;
+  manifest.run_id = request.place.id;
+  manifest.dataset_path = setup.index->file;
+  if (setup.manifest) manifest.dataset_key = load_manifest(*setup.manifest, setup.manifest->string()).dataset_key;
+  manifest.config = request.loaded.config;
+  manifest.recipe = "trace_sft_v1";
+  manifest.device = origin.device;
+  manifest.git_sha = find_git_sha(fs::current_path());
+  manifest.artifacts_path = folder;
+  manifest.versions = origin.versions;
+  manifest.sha256 = {{"config", sha256_hex(to_yaml(request.loaded.config))},
+                     {"dataset", origin.data_sha256},
+                     {"tokenizer", origin.tokenizer_sha256},
+                     {"base_model", origin.model_sha256}};
+  if (!origin.validation_sha256.empty()) manifest.sha256["validation"] = origin.validation_sha256;
+  manifest.metadata = {{"status", status},
+                       {"base_model_folder", origin.model_folder},
+                       {"config_file", request.loaded.file},
+                       {"precision", std::string(choice_name(origin.precision))},
+                       {"threads", std::to_string(origin.threads)},
+                       {"total_steps", std::to_string(setup.plan.total_steps)},
+                       {"training_rows", std::to_string(setup.index->train.size())}};
+  write_run_manifest(folder, manifest, files);
+}
+
+}  // namespace gemma_sft

@@ -1,0 +1,49 @@
+// What must be known before the first step: device, model folder, tokenizer, checked rows, plan. Loads no weights.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "data/batches/dataset_index.h"
+#include "data/text/tokenizer.h"
+#include "model/gemma.h"
+#include "model/gemma_config.h"
+#include "trainer/checkpoint/train_state.h"
+#include "trainer/run/run_observer.h"
+#include "trainer/run_training.h"
+#include "trainer/train_plan.h"
+
+namespace gemma_sft {
+
+struct TrainSetup {
+  c10::Device device = c10::Device(c10::kCPU);
+  std::filesystem::path model_folder;
+  GemmaConfig model_config;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::optional<std::filesystem::path> manifest;
+  std::shared_ptr<const DatasetIndex> index;
+  std::shared_ptr<const DatasetIndex> validation_index;  // of the file that validation_rows are in; null without any
+  std::vector<IndexedRow> validation_rows;
+  TrainPlan plan;
+  RunOrigin origin;
+};
+
+// Reads and checks everything that can be checked without the weights. What the user should know goes to `observer`:
+// files used, numbers of rows and targets, rows skipped or cut. Ends early when stop_signal() says so; the caller
+// looks.
+TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer);
+
+// The model with its base weights, and its adapter when there is one: what step 0 starts from.
+Gemma load_model(const TrainSetup& setup, const RunConfig& config, const std::filesystem::path& config_file);
+
+// `folder`/data_report.json: what of the data is used, and every row that was skipped or cut.
+void write_data_report(const std::filesystem::path& folder, const TrainSetup& setup, FileSystem& files);
+
+// `folder`/run_manifest.json.
+void write_run_description(const std::filesystem::path& folder, const TrainRequest& request, const TrainSetup& setup,
+                           const std::string& status, FileSystem& files);
+
+}  // namespace gemma_sft
