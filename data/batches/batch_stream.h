@@ -33,7 +33,7 @@ struct BatchOptions {
   uint64_t seed = 42;
   bool shuffle = true;
   bool parse_control_tokens = false;
-  PackOptions pack;
+  PackOptions pack = {};
   int prefetch_steps = 2;
 };
 

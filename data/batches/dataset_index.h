@@ -33,12 +33,14 @@ struct IndexOptions {
   int64_t max_seq_length = 2048;
   OnBadRecord on_bad_record = OnBadRecord::kFail;
   OnLong on_long = OnLong::kFail;
-  std::optional<int64_t> max_samples;  // good rows after which reading stops
+  std::optional<int64_t> max_samples = std::nullopt;  // good rows after which reading stops
   bool parse_control_tokens = false;
-  double validation_fraction = 0.0;      // split by a hash of the prompt
-  int64_t vocab_size = 0;                // for format `tokens`: ids must be below; 0: the tokenizer's size
-  std::function<bool()> stop_requested;  // polled per row: true makes index_dataset return early with what it has
-  std::function<void(const RowProblem&)> on_skipped;  // each skipped row, in file order: the lists below are bounded
+  double validation_fraction = 0.0;  // split by a hash of the prompt
+  int64_t vocab_size = 0;            // for format `tokens`: ids must be below; 0: the tokenizer's size
+  std::function<bool()> stop_requested =
+      nullptr;  // polled per row: true makes index_dataset return early with what it has
+  std::function<void(const RowProblem&)> on_skipped =
+      nullptr;  // each skipped row, in file order: the lists below are bounded
 };
 
 // Rows of one file that will be trained on (or evaluated). Immutable; safe to share between threads.
