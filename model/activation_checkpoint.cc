@@ -1,7 +1,7 @@
 #include "model/activation_checkpoint.h"
 
 #include <ATen/Context.h>
-#include <c10/core/GradMode.h>
+#include <ATen/core/grad_mode.h>
 
 #include <utility>
 

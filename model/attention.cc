@@ -5,7 +5,7 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/GradMode.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <numeric>
@@ -54,10 +54,11 @@ at::Tensor from_rows(const at::Tensor& rows, const DocumentLayout& layout) {
 }
 
 // query [documents, heads, length, head_dim], causal, whole documents. The seam for a variable-length kernel of a GPU.
+// On the CPU our own blocks are faster than LibTorch's fused kernel, too (model/README.md, "Attention").
 at::Tensor attend_group(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                         const AttentionOptions& options) {
   const int64_t length = query.size(2);
-  if (options.softcap || (options.window > 0 && options.window < length)) {
+  if (query.is_cpu() || options.softcap || (options.window > 0 && options.window < length)) {
     return blockwise_attention(query, key, value, options);
   }
   return at::scaled_dot_product_attention(query, key, value, /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true,

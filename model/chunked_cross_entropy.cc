@@ -10,10 +10,12 @@
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-#include <c10/core/GradMode.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "configs/error.h"
 #include "model/hand_written_backward.h"
 
 namespace gemma_sft {
@@ -114,17 +116,18 @@ at::Tensor chunked_cross_entropy(const at::Tensor& hidden, const at::Tensor& wei
   if (weight_wanted) weight_gradient = weight_gradient.to(weight.scalar_type());
   const at::Tensor result = loss.to(at::kFloat);
   if (!gradient_wanted) return result;
-  return with_backward(result, {hidden, weight},
-                       [hidden_gradient, weight_gradient](const at::Tensor& gradient) -> std::vector<at::Tensor> {
-                         const auto scaled = [&](const at::Tensor& made) {
-                           if (!made.defined()) return made;
-                           // In place, as these tensors are the largest of a step. A CPU scalar of 1 needs no pass at
-                           // all.
-                           if (gradient.is_cpu() && gradient.item<float>() == 1.0f) return made;
-                           return at::mul(made, gradient.to(made.scalar_type()));
-                         };
-                         return {scaled(hidden_gradient), scaled(weight_gradient)};
-                       });
+  return with_backward(
+      result, {hidden, weight},
+      [hidden_gradient, weight_gradient](const at::Tensor& gradient) mutable -> std::vector<at::Tensor> {
+        if (!hidden_gradient.defined() && !weight_gradient.defined()) {
+          throw Error(ErrorKind::kInternal, "cross-entropy: its backward pass can run only once");
+        }
+        // In place and given away, as these tensors are the largest of a step. A CPU scalar of 1 needs no pass at all.
+        const bool is_one = gradient.is_cpu() && gradient.item<float>() == 1.0f;
+        if (hidden_gradient.defined() && !is_one) hidden_gradient.mul_(gradient);
+        if (weight_gradient.defined() && !is_one) weight_gradient.mul_(gradient);
+        return {std::move(hidden_gradient), std::move(weight_gradient)};
+      });
 }
 
 }  // namespace gemma_sft

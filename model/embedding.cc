@@ -4,7 +4,7 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
-#include <c10/core/GradMode.h>
+#include <ATen/core/grad_mode.h>
 
 #include "model/hand_written_backward.h"
 
