@@ -1,0 +1,134 @@
+#include "data/batches/explain_row.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+#include "configs/error.h"
+#include "data/batches/packer.h"
+#include "data/files/json_text.h"
+#include "data/records/example_reader.h"
+#include "data/text/chat_template.h"
+
+namespace gemma_sft {
+
+namespace {
+
+Example find_row(const std::string& file, int64_t row, DataFormat format) {
+  ExampleReader reader(file, format);
+  int64_t rows = 0;
+  while (const std::unique_ptr<ExampleReader::Row> found = reader.next()) {
+    if (++rows < row) continue;
+    if (const auto* problem = std::get_if<RowProblem>(&found->content)) throw Error(ErrorKind::kData, problem->message);
+    return std::get<Example>(std::move(found->content));
+  }
+  throw Error(ErrorKind::kData,
+              fmt::format("{}: there is no row {}; the file has {} rows, the first is row 1", file, row, rows));
+}
+
+// Line ends and other invisible characters would break the table.
+std::string visible(std::string_view piece) {
+  std::string out;
+  for (const char c : piece) {
+    if (c == '\n') {
+      out += "\\n";
+    } else if (c == '\r') {
+      out += "\\r";
+    } else if (c == '\t') {
+      out += "\\t";
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+RowExplanation explain_row(const std::string& file, int64_t row, std::shared_ptr<const Tokenizer> tokenizer,
+                           const IndexOptions& options) {
+  if (row < 1) throw Error(ErrorKind::kData, fmt::format("{}: there is no row {}; the first is row 1", file, row));
+  const Example example = find_row(file, row, options.format);
+  const ControlTokens mode = options.parse_control_tokens ? ControlTokens::kParse : ControlTokens::kLiteral;
+  TokenizedExample tokenized = tokenize_example(*tokenizer, example, mode);
+  for (size_t i = 0; i < tokenized.input_ids.size(); ++i) {
+    if (tokenized.input_ids[i] < tokenizer->size()) continue;
+    throw Error(ErrorKind::kData,
+                fmt::format("{}:{}:1: input_ids[{}]: expected an id of the vocabulary, 0 to {}, found {}", file,
+                            example.place.line, i, tokenizer->size() - 1, tokenized.input_ids[i]));
+  }
+
+  RowExplanation explanation;
+  explanation.id = example.id;
+  explanation.place = example.place;
+  explanation.text = tokenizer->decode(tokenized.input_ids);
+  explanation.spells_control_token = std::any_of(example.turns.begin(), example.turns.end(), [&](const Turn& turn) {
+    return tokenizer->spells_control_token(turn.text);
+  });
+  const auto length = static_cast<int64_t>(tokenized.input_ids.size());
+  if (length > options.max_seq_length) {
+    if (options.on_long != OnLong::kTruncate) {
+      throw Error(
+          ErrorKind::kData,
+          fmt::format(
+              "{}:{}:1: row: expected at most {} tokens (model.max_seq_length), found {}; shorten the row, raise "
+              "model.max_seq_length or set dataset.on_long: truncate",
+              file, example.place.line, options.max_seq_length, length));
+    }
+    explanation.cut_tokens = length - options.max_seq_length;
+    tokenized.input_ids.resize(static_cast<size_t>(options.max_seq_length));
+    tokenized.loss_mask.resize(static_cast<size_t>(options.max_seq_length));
+  }
+
+  const PackedBatch batch = pack({tokenized}, {example.place.line}, file, {});
+  explanation.target_tokens = batch.target_tokens;
+  for (size_t i = 0; i < batch.input_ids.size(); ++i) {
+    const auto id = static_cast<int32_t>(batch.input_ids[i]);
+    explanation.tokens.push_back(
+        {batch.positions[i], id, tokenizer->piece(id), tokenized.loss_mask[i] != 0, batch.targets[i]});
+  }
+  return explanation;
+}
+
+std::string to_text(const RowExplanation& explanation) {
+  std::string out = fmt::format("row {} ({}:{}): {} tokens, {} of them targets", explanation.id, explanation.place.file,
+                                explanation.place.line, explanation.tokens.size(), explanation.target_tokens);
+  if (explanation.cut_tokens > 0) out += fmt::format(", {} cut off", explanation.cut_tokens);
+  if (explanation.spells_control_token) out += ", its contents spell a control token";
+  out += "\n\n" + explanation.text;
+  if (!explanation.text.ends_with('\n')) out += '\n';
+  out += "\nposition       id  mask   target  piece\n";
+  for (const ExplainedToken& token : explanation.tokens) {
+    const std::string target = token.target < 0 ? "-" : fmt::format("{}", token.target);
+    out += fmt::format("{:>8} {:>8}  {:>4} {:>8}  {}\n", token.position, token.id, token.trained ? 1 : 0, target,
+                       visible(token.piece));
+  }
+  return out;
+}
+
+std::string to_json(const RowExplanation& explanation) {
+  std::string ids, mask, positions, targets, pieces;
+  const auto add = [](std::string& list, const std::string& value) { list += (list.empty() ? "" : ", ") + value; };
+  for (const ExplainedToken& token : explanation.tokens) {
+    add(ids, std::to_string(token.id));
+    add(mask, token.trained ? "1" : "0");
+    add(positions, std::to_string(token.position));
+    add(targets, std::to_string(token.target));
+    add(pieces, json_quoted(token.piece));
+  }
+  return fmt::format(
+      "{{\"id\": {}, \"file\": {}, \"line\": {}, \"text\": {}, \"pieces\": [{}], \"input_ids\": [{}], \"loss_mask\": "
+      "[{}], "
+      "\"positions\": [{}], \"targets\": [{}], \"target_tokens\": {}, \"cut_tokens\": {}, \"spells_control_token\": "
+      "{}}}",
+      json_quoted(explanation.id), json_quoted(explanation.place.file), explanation.place.line,
+      json_quoted(explanation.text), pieces, ids, mask, positions, targets, explanation.target_tokens,
+      explanation.cut_tokens, explanation.spells_control_token);
+}
+
+}  // namespace gemma_sft
