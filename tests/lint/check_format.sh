@@ -15,6 +15,9 @@ fi
 [ -x "$tool" ] || { echo "skipped: the pinned clang-format is not here"; exit 77; }
 
 files=("$@")
+for file in "${files[@]}"; do
+  case $file in *.h | *.cc | *.cu) ;; *) echo "$file is not a C++ file"; exit 1 ;; esac
+done
 if [ ${#files[@]} -eq 0 ]; then
   mapfile -t files < <(find configs data model trainer tests \( -name '*.h' -o -name '*.cc' -o -name '*.cu' \) | sort)
 fi
