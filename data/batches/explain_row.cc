@@ -29,20 +29,19 @@ Example find_row(const std::string& file, int64_t row, DataFormat format) {
               fmt::format("{}: there is no row {}; the file has {} rows, the first is row 1", file, row, rows));
 }
 
-// Line ends and other invisible characters would break the table.
-std::string visible(std::string_view piece) {
+enum class Lines { kKeep, kEscape };
+
+// Control characters would break the table, or be commands to the terminal.
+std::string visible(std::string_view text, Lines lines) {
   std::string out;
-  for (const char c : piece) {
-    if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\r') {
-      out += "\\r";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    } else {
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte >= 0x20 && byte != 0x7f) || (lines == Lines::kKeep && (c == '\n' || c == '\t'))) {
       out += c;
+    } else if (c == '\n' || c == '\r' || c == '\t') {
+      out += c == '\n' ? "\\n" : c == '\r' ? "\\r" : "\\t";
+    } else {
+      out += fmt::format("\\x{:02x}", byte);
     }
   }
   return out;
@@ -96,17 +95,18 @@ RowExplanation explain_row(const std::string& file, int64_t row, std::shared_ptr
 }
 
 std::string to_text(const RowExplanation& explanation) {
-  std::string out = fmt::format("row {} ({}:{}): {} tokens, {} of them targets", explanation.id, explanation.place.file,
-                                explanation.place.line, explanation.tokens.size(), explanation.target_tokens);
+  std::string out =
+      fmt::format("row {} ({}:{}): {} tokens, {} of them targets", visible(explanation.id, Lines::kEscape),
+                  explanation.place.file, explanation.place.line, explanation.tokens.size(), explanation.target_tokens);
   if (explanation.cut_tokens > 0) out += fmt::format(", {} cut off", explanation.cut_tokens);
   if (explanation.spells_control_token) out += ", its contents spell a control token";
-  out += "\n\n" + explanation.text;
+  out += "\n\n" + visible(explanation.text, Lines::kKeep);
   if (!explanation.text.ends_with('\n')) out += '\n';
   out += "\nposition       id  mask   target  piece\n";
   for (const ExplainedToken& token : explanation.tokens) {
     const std::string target = token.target < 0 ? "-" : fmt::format("{}", token.target);
     out += fmt::format("{:>8} {:>8}  {:>4} {:>8}  {}\n", token.position, token.id, token.trained ? 1 : 0, target,
-                       visible(token.piece));
+                       visible(token.piece, Lines::kEscape));
   }
   return out;
 }

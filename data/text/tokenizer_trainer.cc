@@ -47,8 +47,8 @@ std::vector<std::string> user_defined_pieces(const TokenizerTraining& training) 
 // Appends the lines of `text` in the form that the library takes all of.
 void append_lines(std::string_view text, const std::string& name, std::vector<std::string>& lines) {
   if (const auto problem = find_utf8_problem(text)) {
-    throw Error(ErrorKind::kData, fmt::format("{}: expected UTF-8, found {} at byte {}; save the corpus as UTF-8", name,
-                                              problem->found, problem->byte));
+    throw Error(ErrorKind::kData, fmt::format("{}: expected UTF-8 at byte {}, found {}; save the corpus as UTF-8", name,
+                                              problem->byte, problem->found));
   }
   size_t word = 0;
   for (size_t at = 0; at < text.size(); ++at) {
