@@ -1,0 +1,75 @@
+#include "trainer/cli/dry_run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "configs/secrets.h"
+#include "trainer/cli/status_lines.h"
+#include "trainer/cli/train_request.h"
+#include "trainer/train_plan.h"
+
+namespace gemma_sft {
+namespace {
+
+// Rows as the manifest counts them, an upper bound of what is trained on. The data itself is not opened.
+std::optional<int64_t> most_rows(const RunConfig& config, const DatasetPlaces& dataset) {
+  if (!dataset.manifest || config.dataset.data_path) return std::nullopt;
+  int64_t rows = dataset.manifest->trace_count;
+  if (config.dataset.max_samples) rows = std::min(rows, *config.dataset.max_samples);
+  if (rows < 1) return std::nullopt;
+  return rows;
+}
+
+std::vector<std::string> find_warnings(const TrainRequest& request, const DatasetPlaces& dataset) {
+  const RunConfig& config = request.loaded.config;
+  std::vector<std::string> warnings = request.loaded.warnings;
+  if (dataset.manifest) {
+    warnings.insert(warnings.end(), dataset.manifest->warnings.begin(), dataset.manifest->warnings.end());
+  }
+  if (!dataset.rows.found) {
+    std::string tried;
+    for (const auto& path : dataset.rows.tried) tried += (tried.empty() ? "" : ", ") + path.string();
+    warnings.push_back(fmt::format(
+        "no training rows beside the manifest; looked for {}; training needs them, or dataset.data_path", tried));
+  }
+  if (const auto steps = count_steps(config.training, most_rows(config, dataset))) {
+    const std::vector<std::string> about_plan = plan_warnings(config, *steps);
+    warnings.insert(warnings.end(), about_plan.begin(), about_plan.end());
+  }
+  if (wants_job_service(config)) {
+    warnings.push_back(
+        "the configuration asks for a Tunix job service or a bucket, which are not part of this version: train refuses "
+        "it");
+  }
+  return warnings;
+}
+
+}  // namespace
+
+int run_dry_run(const TrainArguments& arguments, const Output& output) {
+  const TrainRequest request = make_train_request(arguments);
+  print_config_status(request, output);
+  const DatasetPlaces dataset = find_dataset(request.loaded);
+  print_dataset_status(request, dataset, output);
+  print_place_status(request, output);
+  const std::vector<std::string> warnings = find_warnings(request, dataset);
+  if (output.json()) {
+    nlohmann::ordered_json json = {{"command", "train"}, {"dry_run", true}, {"config", request.loaded.file}};
+    const DatasetSection& section = request.loaded.config.dataset;
+    if (section.manifest_path) json["manifest"] = *section.manifest_path;
+    if (dataset.manifest_file) json["manifest_file"] = dataset.manifest_file->string();
+    json["data_file"] = dataset.rows.found ? nlohmann::ordered_json(dataset.rows.found->string()) : nullptr;
+    json["run_id"] = request.place.id;
+    json["output_dir"] = request.place.folder.string();
+    json["warnings"] = warnings;
+    output.print(without_secrets(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)) + "\n");
+  }
+  output.status("Dry-run mode: Exiting without training");
+  for (const std::string& warning : warnings) output.warn(warning);
+  return 0;
+}
+
+}  // namespace gemma_sft

@@ -1,0 +1,13 @@
+// `train --dry-run`: the four lines and the warnings. Reads the configuration and the manifest, nothing else; creates
+// nothing.
+#pragma once
+
+#include "trainer/cli/command_line.h"
+#include "trainer/cli/output.h"
+
+namespace gemma_sft {
+
+// Gives the exit code, or throws Error.
+int run_dry_run(const TrainArguments& arguments, const Output& output);
+
+}  // namespace gemma_sft

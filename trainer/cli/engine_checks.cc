@@ -1,0 +1,93 @@
+#include "trainer/cli/engine_checks.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "configs/error.h"
+#include "model/adapter_config.h"
+#include "model/gemma_config.h"
+#include "model/hub_cache.h"
+#include "trainer/cli/row_writer.h"
+#include "trainer/cli/train_request.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_adapter(const fs::path& folder) { return fs::exists(folder / "adapter_config.json"); }
+
+// A model folder, a hub id, or a PEFT folder that says what its base is.
+void require_model(const std::string& model, const std::optional<std::string>& revision,
+                   const std::optional<std::string>& adapter, const std::optional<std::string>& base) {
+  if (adapter) {
+    if (!is_adapter(*adapter)) {
+      throw Error(ErrorKind::kModel,
+                  fmt::format("--adapter {}: adapter_config.json not found; expected a PEFT folder", *adapter));
+    }
+    load_adapter_config(*adapter);
+  }
+  if (is_adapter(model) && !fs::exists(fs::path(model) / "config.json")) {
+    load_adapter_config(model);
+    if (base) load_gemma_config(require_model_folder(*base, std::nullopt));
+    return;
+  }
+  load_gemma_config(require_model_folder(model, revision));
+}
+
+void require_input(const std::string& name, const std::string& file) {
+  if (!fs::exists(file)) throw Error(ErrorKind::kData, fmt::format("Data file not found: {}; check {}", file, name));
+}
+
+}  // namespace
+
+void check_train(const TrainArguments& arguments) {
+  const TrainRequest request = make_train_request(arguments);
+  require_startable(request, find_dataset(request.loaded));
+}
+
+void check_generate(const GenerateArguments& arguments) {
+  if (arguments.input) require_input("--input", *arguments.input);
+  RowWriter::require_place(arguments.output);
+  require_device(arguments.device);
+  require_model(arguments.model, arguments.revision, arguments.adapter, arguments.base);
+}
+
+void check_eval(const EvalArguments& arguments) {
+  require_input("--input", arguments.input);
+  RowWriter::require_place(arguments.output);
+  require_device(arguments.device);
+  require_model(arguments.model, std::nullopt, arguments.adapter, arguments.base);
+}
+
+void check_export(const ExportArguments& arguments) {
+  if (!fs::is_directory(arguments.input)) {
+    throw Error(ErrorKind::kModel,
+                fmt::format("--input {}: not found; expected a run folder, a checkpoint, a model folder or "
+                            "a PEFT folder",
+                            arguments.input));
+  }
+  if (fs::exists(arguments.output)) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("--output {}: exists already; give a new folder or remove it first", arguments.output));
+  }
+}
+
+void check_eval_generate(const EvalGenerateArguments& arguments) {
+  if (arguments.job_id) {
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("--job-id {}: watching and downloading jobs of a training service is not part of this version; a "
+                    "run on this machine leaves its model in run_<id>/final_model",
+                    *arguments.job_id));
+  }
+  require_input("--eval-set", *arguments.eval_set);
+  RowWriter::require_place(arguments.output);
+  require_device(arguments.device);
+  require_model(*arguments.model, std::nullopt, std::nullopt, std::nullopt);
+}
+
+}  // namespace gemma_sft

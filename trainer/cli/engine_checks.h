@@ -1,0 +1,15 @@
+// What the front end looks at before it starts the engine for a command: everything that is wrong and can be seen
+// without LibTorch is answered in milliseconds. Throw Error.
+#pragma once
+
+#include "trainer/cli/command_line.h"
+
+namespace gemma_sft {
+
+void check_train(const TrainArguments& arguments);
+void check_generate(const GenerateArguments& arguments);
+void check_eval(const EvalArguments& arguments);
+void check_export(const ExportArguments& arguments);
+void check_eval_generate(const EvalGenerateArguments& arguments);
+
+}  // namespace gemma_sft

@@ -1,0 +1,92 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "configs/error.h"
+#include "trainer/cli/engine_commands.h"
+#include "trainer/cli/status_lines.h"
+#include "trainer/cli/train_request.h"
+#include "trainer/run/progress.h"
+#include "trainer/run/run_log.h"
+#include "trainer/run_training.h"
+
+namespace gemma_sft {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+const char* outcome_name(RunOutcome outcome) {
+  switch (outcome) {
+    case RunOutcome::kFinished: return "finished";
+    case RunOutcome::kAlreadyFinished: return "already_finished";
+    case RunOutcome::kStopped: return "stopped";
+    case RunOutcome::kEarlyStopped: return "early_stopped";
+  }
+  return "unknown";
+}
+
+void print_result(const TrainRequest& request, const RunResult& result, const Output& output) {
+  if (output.json()) {
+    Json json = {{"command", "train"}, {"outcome", outcome_name(result.outcome)}, {"run_id", request.place.id}};
+    json["run_folder"] = result.run_folder.string();
+    json["final_model"] = result.final_model.empty() ? Json(nullptr) : Json(result.final_model.string());
+    json["steps"] = result.steps;
+    json["loss"] = result.final_loss ? Json(*result.final_loss) : Json(nullptr);
+    json["eval_loss"] = result.final_eval_loss ? Json(*result.final_eval_loss) : Json(nullptr);
+    output.print(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    return;
+  }
+  std::string losses = result.final_loss ? fmt::format(", loss {:.4f}", *result.final_loss) : "";
+  if (result.final_eval_loss) losses += fmt::format(", evaluation loss {:.4f}", *result.final_eval_loss);
+  switch (result.outcome) {
+    case RunOutcome::kFinished:
+      output.status(fmt::format("Training finished: {} steps{}", result.steps, losses));
+      break;
+    case RunOutcome::kEarlyStopped:
+      output.status(fmt::format("Training stopped early, evaluation got no better: {} steps{}", result.steps, losses));
+      break;
+    case RunOutcome::kAlreadyFinished:
+      output.status(fmt::format("Run already finished, nothing to do: {} steps{}", result.steps, losses));
+      break;
+    case RunOutcome::kStopped: return;
+  }
+  output.status("Final model: " + result.final_model.string());
+}
+
+}  // namespace
+
+int run_train_command(const TrainArguments& arguments, const Output& output) {
+  TrainRequest request = make_train_request(arguments);
+  print_config_status(request, output);
+  const DatasetPlaces dataset = find_dataset(request.loaded);
+  print_dataset_status(request, dataset, output);
+  require_startable(request, dataset);
+  choose_resume_checkpoint(request);
+  print_place_status(request, output);
+
+  const Terminal terminal = describe_error_terminal();
+  Progress progress({.redraw = terminal.redraws,
+                     .color = terminal.color,
+                     .ascii = output.ascii(),
+                     .quiet = output.quiet(),
+                     .columns = error_terminal_columns,
+                     .clock = {},
+                     .write = [&output](std::string_view text) { output.write_error_stream(text); }});
+  RunLog log(request.place.folder, real_file_system());
+  for (const std::string& warning : request.loaded.warnings) progress.on_warning(warning);
+  try {
+    const RunResult result = run_training(request, real_file_system(), {&log, &progress});
+    progress.on_finish();
+    print_result(request, result, output);
+    if (result.outcome != RunOutcome::kStopped) return 0;
+    return report_stop(output, fmt::format("{} after step {}; the same command continues it",
+                                           result.run_folder.string(), result.steps));
+  } catch (const Error& error) {
+    progress.on_finish();
+    log.on_error(error.what());
+    throw;
+  }
+}
+
+}  // namespace gemma_sft

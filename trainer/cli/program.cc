@@ -1,0 +1,108 @@
+#include "trainer/cli/program.h"
+
+#include <signal.h>
+
+#include <cstdlib>
+#include <new>
+#include <nlohmann/json.hpp>
+
+#include "configs/error.h"
+#include "configs/secrets.h"
+
+namespace gemma_sft {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+const char* kind_name(int code) {
+  switch (code) {
+    case 2: return "usage";
+    case 3: return "data";
+    case 4: return "authentication";
+    case 5: return "quota";
+    case 6: return "job_failed";
+    case 7: return "job_cancelled";
+    case 8: return "timeout";
+    case 9: return "io";
+    case 10: return "api";
+    case 11: return "out_of_memory";
+    case 12: return "model";
+    case 13: return "checkpoint";
+    case 14: return "non_finite";
+    default: return "internal";
+  }
+}
+
+int report(const Output& output, int code, const std::string& text) {
+  const std::string message = without_secrets(text);
+  output.complain(message);
+  if (output.json()) {
+    const Json json = {{"error", {{"kind", kind_name(code)}, {"message", message}, {"exit_code", code}}}};
+    try {
+      output.print(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    } catch (...) {
+      // stderr has told it; the exit code stays that of the first failure.
+    }
+  }
+  return code;
+}
+
+Output make_output(const CommonArguments& common) {
+  const auto environment = [](const std::string& name) -> std::optional<std::string> {
+    const char* value = std::getenv(name.c_str());
+    if (value == nullptr) return std::nullopt;
+    return value;
+  };
+  return Output({.json = common.json,
+                 .quiet = common.quiet,
+                 .verbose = common.verbose,
+                 .ascii = common.ascii || locale_needs_ascii(environment)});
+}
+
+int answer_version(const Output& output) {
+  if (output.json()) {
+    const Json json = {{"name", "gemma-sft"}, {"version", version()}, {"compiler", __VERSION__}};
+    output.print(json.dump() + "\n");
+  } else {
+    output.print(std::string("gemma-sft ") + version() + "\n");
+  }
+  return 0;
+}
+
+}  // namespace
+
+const char* version() { return GEMMA_SFT_VERSION; }
+
+int run_program(int argc, char** argv, const std::function<int(const CommandLine&, const Output&)>& command) {
+  signal(SIGPIPE, SIG_IGN);  // a write says EPIPE instead
+  const std::string program = argc > 0 ? argv[0] : "gemma-sft";
+  const std::vector<std::string> words(argv + (argc > 0 ? 1 : 0), argv + argc);
+  const Output early = make_output(find_common_arguments(words));
+  try {
+    const CommandLine line = parse_command_line(program, words);
+    const Output output = make_output(line.common);
+    try {
+      if (const auto* help = std::get_if<HelpArguments>(&line.arguments)) {
+        output.print(help->text);
+        return 0;
+      }
+      if (std::holds_alternative<VersionArguments>(line.arguments)) return answer_version(output);
+      return command(line, output);
+    } catch (const Error& error) {
+      return report(output, exit_code(error.kind()), error.what());
+    }
+  } catch (const ReaderGone&) {
+    return 128 + SIGPIPE;
+  } catch (const Error& error) {
+    return report(early, exit_code(error.kind()), error.what());
+  } catch (const std::bad_alloc&) {
+    return report(early, exit_code(ErrorKind::kOutOfMemory),
+                  "out of memory; give the machine more, or ask for less at once");
+  } catch (const std::exception& error) {
+    return report(early, exit_code(ErrorKind::kInternal), std::string("internal error: ") + error.what());
+  } catch (...) {
+    return report(early, exit_code(ErrorKind::kInternal), "internal error: an exception of an unknown type");
+  }
+}
+
+}  // namespace gemma_sft

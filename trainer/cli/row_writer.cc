@@ -1,0 +1,70 @@
+#include "trainer/cli/row_writer.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "configs/error.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path part_of(const fs::path& path) { return path.string() + ".part"; }
+
+fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+
+}  // namespace
+
+void RowWriter::require_place(const std::optional<std::string>& file) {
+  if (!file) return;
+  if (file->empty()) throw Error(ErrorKind::kUsage, "--output: the file's name is empty");
+  if (fs::is_directory(*file))
+    throw Error(ErrorKind::kUsage, fmt::format("--output {}: is a folder, not a file", *file));
+  if (!fs::is_directory(folder_of(*file))) {
+    throw Error(ErrorKind::kUsage, fmt::format("--output {}: folder not found: {}", *file, folder_of(*file).string()));
+  }
+}
+
+RowWriter::RowWriter(const std::optional<std::string>& file, const Output& output, FileSystem& files)
+    : output_(output), files_(files) {
+  require_place(file);
+  if (file) {
+    path_ = *file;
+    file_ = files_.create(part_of(path_));
+  }
+  // A person at a terminal wants each row as it comes.
+  most_held_back_ = !file && isatty(STDOUT_FILENO) == 1 ? 0 : 1 << 16;
+}
+
+void RowWriter::write(std::string_view line) {
+  held_back_ += line;
+  if (held_back_.size() > most_held_back_) flush();
+}
+
+void RowWriter::flush() {
+  if (held_back_.empty()) return;
+  if (file_) {
+    file_->append(held_back_);
+  } else {
+    output_.print(held_back_);
+  }
+  held_back_.clear();
+}
+
+void RowWriter::finish_part() {
+  flush();
+  if (!file_) return;
+  file_->sync();
+  file_->close();
+  file_.reset();
+}
+
+void RowWriter::finish() {
+  finish_part();
+  if (path_.empty()) return;
+  files_.rename(part_of(path_), path_);
+  files_.sync_directory(folder_of(path_));
+}
+
+}  // namespace gemma_sft

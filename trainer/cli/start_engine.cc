@@ -1,0 +1,47 @@
+#include "trainer/cli/start_engine.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "configs/error.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kEngineName = "gemma-sft-engine";
+
+}  // namespace
+
+fs::path require_engine() {
+  std::error_code error;
+  const fs::path own = fs::read_symlink("/proc/self/exe", error);
+  if (error) throw Error(ErrorKind::kIo, fmt::format("/proc/self/exe: cannot be read: {}", error.message()));
+  const fs::path folder = own.parent_path();
+  const fs::path places[] = {folder / kEngineName, folder.parent_path() / "libexec" / kEngineName};
+  for (const fs::path& place : places) {
+    if (access(place.c_str(), X_OK) == 0) return place;
+  }
+  throw Error(ErrorKind::kIo, fmt::format("{} not found: looked for {} and {}; build or install it (a build with "
+                                          "GEMMA_SFT_TORCH=OFF has none)",
+                                          kEngineName, places[0].string(), places[1].string()));
+}
+
+void start_engine(const std::vector<std::string>& words) {
+  const fs::path engine = require_engine();
+  std::vector<std::string> copies = {engine.string()};
+  copies.insert(copies.end(), words.begin(), words.end());
+  std::vector<char*> argv;
+  for (std::string& word : copies) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  signal(SIGPIPE, SIG_DFL);  // an ignored signal would be inherited
+  execv(engine.c_str(), argv.data());
+  throw Error(ErrorKind::kIo, fmt::format("{}: cannot be started: {}", engine.string(), std::strerror(errno)));
+}
+
+}  // namespace gemma_sft

@@ -1,0 +1,176 @@
+#include "trainer/cli/train_request.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <functional>
+#include <system_error>
+#include <vector>
+
+#include "configs/configured_path.h"
+#include "configs/error.h"
+#include "model/gemma_config.h"
+#include "model/hub_cache.h"
+#include "trainer/checkpoint/checkpoint_format.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_address(const std::string& path) { return path.starts_with("gs://"); }
+
+void require_backend(const TrainRequest& request) {
+  const RunConfig& config = request.loaded.config;
+  if (config.tunix.present) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{}: it has a tunix: section or model.tunix_job_config, and training through a Tunix job "
+                            "service is not part of this version; take these out to train on this machine (--dry-run "
+                            "checks the file as it is)",
+                            request.loaded.file));
+  }
+  if (is_address(request.place.folder.string())) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{}: writing to a bucket is not part of this version; give a folder with "
+                            "--output-dir, --output or output.run_dir",
+                            request.place.folder.string()));
+  }
+}
+
+void require_writable_place(const fs::path& folder) {
+  std::error_code error;
+  fs::path existing = fs::absolute(folder, error);
+  while (!error && !fs::exists(fs::symlink_status(existing, error)) && existing != existing.parent_path()) {
+    existing = existing.parent_path();
+    error.clear();
+  }
+  if (!fs::is_directory(existing, error)) {
+    throw Error(ErrorKind::kIo,
+                fmt::format("{}: cannot make the run folder: {} is not a folder; choose another place with "
+                            "--output-dir or --output",
+                            folder.string(), existing.string()));
+  }
+  if (access(existing.c_str(), W_OK | X_OK) != 0) {
+    throw Error(ErrorKind::kIo,
+                fmt::format("{}: cannot make the run folder: {} cannot be written to; choose another place "
+                            "with --output-dir or --output",
+                            folder.string(), existing.string()));
+  }
+}
+
+std::vector<fs::path> checkpoint_folders_newest_first(const fs::path& run_folder) {
+  std::vector<int64_t> steps;
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(run_folder, error)) {
+    if (const auto step = step_of_checkpoint_name(entry.path().filename().string())) steps.push_back(*step);
+  }
+  std::sort(steps.begin(), steps.end(), std::greater<>());
+  std::vector<fs::path> folders;
+  for (const int64_t step : steps) folders.push_back(run_folder / checkpoint_name(step));
+  return folders;
+}
+
+}  // namespace
+
+TrainRequest make_train_request(const TrainArguments& arguments) {
+  LoadOptions options;
+  options.assignments = arguments.assignments;
+  TrainRequest request;
+  request.loaded = load_config(arguments.config, options);
+  if (arguments.resume == "never") {
+    request.resume = ResumeMode::kNever;
+  } else if (arguments.resume != "auto") {
+    request.resume = ResumeMode::kFolder;
+    request.resume_folder = arguments.resume;
+  }
+  request.place = resolve_run_place(
+      request.loaded.config, {.run_id = arguments.run_id, .exact_folder = arguments.output, .resume = request.resume});
+  request.allowed_changes = arguments.allowed_changes;
+  request.device = arguments.device;
+  return request;
+}
+
+DatasetPlaces find_dataset(const LoadedConfig& loaded) {
+  const DatasetSection& dataset = loaded.config.dataset;
+  const fs::path config_file = loaded.file;
+  DatasetPlaces places;
+  if (dataset.manifest_path) {
+    places.manifest_file = find_configured_path(*dataset.manifest_path, config_file).value_or(*dataset.manifest_path);
+    places.manifest = load_manifest(*places.manifest_file, *dataset.manifest_path);
+  }
+  places.rows = find_training_rows(dataset, places.manifest_file, config_file);
+  if (dataset.data_path && !places.rows.found) {
+    throw Error(ErrorKind::kData,
+                fmt::format("Data file not found: {}; check dataset.data_path or --data (relative paths start at the "
+                            "working directory or at a folder above the configuration file)",
+                            *dataset.data_path));
+  }
+  if (dataset.validation_path && !find_configured_path(*dataset.validation_path, config_file)) {
+    throw Error(ErrorKind::kData,
+                fmt::format("Data file not found: {}; check dataset.validation_path (relative paths start "
+                            "at the working directory or at a folder above the configuration file)",
+                            *dataset.validation_path));
+  }
+  return places;
+}
+
+void require_startable(const TrainRequest& request, const DatasetPlaces& dataset) {
+  require_backend(request);
+  if (!dataset.rows.found) {
+    std::string tried;
+    for (const fs::path& path : dataset.rows.tried) tried += (tried.empty() ? "" : ", ") + path.string();
+    throw Error(ErrorKind::kData, fmt::format("Data file not found: {}; put the rows there, or name them with "
+                                              "dataset.data_path or --data",
+                                              tried));
+  }
+  require_device(request.device);
+  const ModelSection& model = request.loaded.config.model;
+  const auto local = find_configured_path(model.base_model, request.loaded.file);
+  load_gemma_config(require_model_folder(local ? local->string() : model.base_model, model.revision));
+  require_writable_place(request.place.folder);
+  if (request.resume_folder && !fs::is_directory(*request.resume_folder)) {
+    throw Error(ErrorKind::kCheckpoint,
+                fmt::format("--resume {}: not found; expected auto, never, a checkpoint folder or a "
+                            "run folder",
+                            request.resume_folder->string()));
+  }
+}
+
+void require_device(const std::string& device) {
+  if (!device.starts_with("cuda")) return;
+#ifndef GEMMA_SFT_HAS_CUDA
+  throw Error(ErrorKind::kUsage,
+              fmt::format("--device {}: this build has no CUDA; build one with ./bootstrap.sh build --cuda (or cmake "
+                          "-DGEMMA_SFT_CUDA=ON), or use --device cpu",
+                          device));
+#else
+  if (!fs::exists("/dev/nvidiactl") && !fs::exists("/dev/dxg")) {
+    throw Error(ErrorKind::kUsage, fmt::format("--device {}: there is no NVIDIA GPU here (neither /dev/nvidiactl nor "
+                                               "/dev/dxg exists); use --device cpu",
+                                               device));
+  }
+#endif
+}
+
+void choose_resume_checkpoint(TrainRequest& request) {
+  if (!request.resume_folder || fs::exists(*request.resume_folder / kCheckpointManifestName)) return;
+  std::string problems;
+  for (const fs::path& folder : checkpoint_folders_newest_first(*request.resume_folder)) {
+    const CheckpointVerdict verdict = verify_checkpoint(folder);
+    if (verdict.manifest) {
+      request.resume_folder = folder;
+      return;
+    }
+    problems += "\n  " + folder.string() + ": " + verdict.problem;
+  }
+  throw Error(
+      ErrorKind::kCheckpoint,
+      fmt::format("--resume {}: {}", request.resume_folder->string(),
+                  problems.empty() ? "there is no checkpoint in it; expected a checkpoint folder or a run folder"
+                                   : "no checkpoint can be used:" + problems));
+}
+
+bool wants_job_service(const RunConfig& config) { return config.tunix.present || is_address(config.output.run_dir); }
+
+}  // namespace gemma_sft

@@ -1,0 +1,40 @@
+// The arguments of `train` -> what run_training takes, with every check that needs neither LibTorch nor the data's
+// content. Both executables go this way; a dry-run ends before `require_startable`.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "data/records/manifest.h"
+#include "trainer/cli/command_line.h"
+#include "trainer/run_training.h"
+
+namespace gemma_sft {
+
+// Reads the configuration and computes the run's place. Creates nothing. Throws Error(kUsage).
+TrainRequest make_train_request(const TrainArguments& arguments);
+
+// Where the rows come from. Throws Error(kData) when a manifest, data file or validation file that is named is absent
+// or the manifest is not a manifest; rows that a manifest leaves to be found may be missing.
+struct DatasetPlaces {
+  std::optional<std::filesystem::path> manifest_file;
+  std::optional<Manifest> manifest;
+  DataSource rows;
+};
+DatasetPlaces find_dataset(const LoadedConfig& loaded);
+
+// Everything else that can be known before LibTorch is loaded: a backend for the configuration, rows, model folder,
+// device, place to write to, checkpoint to resume from. Throws Error.
+void require_startable(const TrainRequest& request, const DatasetPlaces& dataset);
+
+// --device can be honoured by this build and machine, as far as files tell. Throws Error(kUsage).
+void require_device(const std::string& device);
+
+// A run folder given to --resume becomes its newest checkpoint that verifies; reads that checkpoint's files. Throws
+// Error(kCheckpoint).
+void choose_resume_checkpoint(TrainRequest& request);
+
+// Does the configuration ask for a job service instead of this machine?
+bool wants_job_service(const RunConfig& config);
+
+}  // namespace gemma_sft

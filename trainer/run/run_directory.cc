@@ -1,0 +1,196 @@
+#include "trainer/run/run_directory.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <system_error>
+#include <utility>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "configs/error.h"
+#include "data/files/sha256.h"
+#include "trainer/run/run_manifest.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kLockName = "run.lock";
+constexpr const char* kMetricsName = "metrics.jsonl";
+
+// A folder that a run may take as its own: absent, or without any entry.
+bool is_free(const fs::path& folder) {
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(folder, error);
+  if (!fs::exists(status)) return true;
+  return fs::is_directory(folder, error) && fs::is_empty(folder, error) && !error;
+}
+
+void require_run_id(const std::string& id) {
+  const bool clean =
+      !id.empty() && id.size() <= 128 &&
+      id.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == std::string::npos;
+  if (!clean) {
+    throw Error(ErrorKind::kUsage, "--run-id: \"" + id +
+                                       "\" cannot be part of a folder's name; use 1 to 128 letters, digits, '.', '_' "
+                                       "and '-'");
+  }
+}
+
+std::string host_name() {
+  char name[256] = "unknown host";
+  if (gethostname(name, sizeof(name)) != 0) return "unknown host";
+  name[sizeof(name) - 1] = '\0';
+  return name;
+}
+
+std::string describe_owner(const fs::path& lock) {
+  std::ifstream stream(lock);
+  std::string line;
+  if (!std::getline(stream, line) || line.empty()) return "another process";
+  return line.substr(0, 300);
+}
+
+}  // namespace
+
+std::string default_run_id(const RunConfig& config) { return sha256_hex(identity_yaml(config)).substr(0, 12); }
+
+RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request) {
+  if (request.run_id) require_run_id(*request.run_id);
+  RunPlace place;
+  place.id = request.run_id ? *request.run_id : default_run_id(config);
+  if (request.exact_folder) {
+    if (request.exact_folder->empty()) throw Error(ErrorKind::kUsage, "--output: the folder's name is empty");
+    place.folder = *request.exact_folder;
+    if (request.resume == ResumeMode::kNever && !is_free(place.folder)) {
+      throw Error(ErrorKind::kUsage, place.folder.string() +
+                                         ": --resume never needs a folder that is absent or empty; give another "
+                                         "--output, or --resume auto to continue this one");
+    }
+    return place;
+  }
+  const fs::path parent = config.output.run_dir;
+  place.folder = parent / ("run_" + place.id);
+  if (request.resume == ResumeMode::kNever) {
+    const std::string first = place.id;
+    for (int64_t suffix = 2; !is_free(place.folder); ++suffix) {
+      place.id = first + "-" + std::to_string(suffix);
+      place.folder = parent / ("run_" + place.id);
+    }
+  }
+  return place;
+}
+
+RunLock::RunLock(const fs::path& folder, FileSystem& files) {
+  files.make_directories(folder);
+  const fs::path path = folder / kLockName;
+  files.open_append(path)->close();  // creates it
+  descriptor_ = open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  if (descriptor_ < 0) {
+    throw Error(ErrorKind::kIo, path.string() + ": open: " + std::strerror(errno));
+  }
+  int result = 0;
+  do {
+    result = flock(descriptor_, LOCK_EX | LOCK_NB);
+  } while (result != 0 && errno == EINTR);
+  if (result != 0) {
+    const int error = errno;
+    const std::string owner = describe_owner(path);
+    close(descriptor_);
+    descriptor_ = -1;
+    if (error == EWOULDBLOCK) {
+      throw Error(ErrorKind::kUsage, folder.string() + ": in use by " + owner +
+                                         "; wait for it or stop it, or give this run another --run-id");
+    }
+    throw Error(ErrorKind::kIo, path.string() + ": flock: " + std::strerror(error));
+  }
+  // The kernel drops the lock with its process, so whoever holds it is alive; the text only tells who that is.
+  try {
+    files.truncate(path, 0);
+    const std::unique_ptr<WritableFile> file = files.open_append(path);
+    file->append(fmt::format("process {} on {} since {}\n", getpid(), host_name(), utc_timestamp()));
+    file->close();
+  } catch (...) {
+    close(descriptor_);
+    descriptor_ = -1;
+    throw;
+  }
+}
+
+RunLock::~RunLock() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+struct MetricsFile::State {
+  fs::path path;
+  FileSystem* files = nullptr;
+  std::unique_ptr<WritableFile> file;
+
+  void append(const nlohmann::ordered_json& row) { file->append(row.dump() + "\n"); }
+};
+
+MetricsFile::MetricsFile(const fs::path& folder, FileSystem& files) : state_(std::make_unique<State>()) {
+  state_->path = folder / kMetricsName;
+  state_->files = &files;
+  state_->file = files.open_append(state_->path);
+}
+
+MetricsFile::~MetricsFile() = default;
+
+void MetricsFile::truncate_after(int64_t step) {
+  std::ifstream stream(state_->path, std::ios::binary);
+  uint64_t kept = 0;
+  std::string line;
+  while (std::getline(stream, line)) {
+    if (stream.eof()) break;  // no newline: torn by a crash
+    const nlohmann::json row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!row.is_object() || !row.contains("step") || !row["step"].is_number_integer()) break;
+    if (row["step"].get<int64_t>() > step) break;
+    kept += line.size() + 1;
+  }
+  stream.close();
+  std::error_code error;
+  const uint64_t size = fs::file_size(state_->path, error);
+  if (error) throw Error(ErrorKind::kIo, state_->path.string() + ": size: " + error.message());
+  if (size == kept) return;
+  state_->file->close();
+  state_->files->truncate(state_->path, kept);
+  state_->file = state_->files->open_append(state_->path);
+}
+
+void MetricsFile::on_step(const StepRecord& record) {
+  state_->append({{"step", record.step},
+                  {"epoch", record.epoch},
+                  {"loss", record.loss},
+                  {"learning_rate", record.learning_rate},
+                  {"grad_norm", record.grad_norm},
+                  {"tokens", record.tokens},
+                  {"target_tokens", record.target_tokens},
+                  {"tokens_per_second", record.tokens_per_second},
+                  {"step_seconds", record.step_seconds},
+                  {"data_wait_seconds", record.data_wait_seconds},
+                  {"peak_memory_bytes", record.peak_memory_bytes},
+                  {"timestamp", utc_timestamp()},
+                  {"device", record.device}});
+}
+
+void MetricsFile::on_eval(const EvalRecord& record) {
+  state_->append({{"step", record.step},
+                  {"epoch", record.epoch},
+                  {"eval_loss", record.eval_loss},
+                  {"eval_tokens", record.eval_tokens},
+                  {"eval_seconds", record.eval_seconds},
+                  {"best", record.best},
+                  {"timestamp", utc_timestamp()}});
+}
+
+void MetricsFile::sync() { state_->file->sync(); }
+
+}  // namespace gemma_sft

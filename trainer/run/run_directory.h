@@ -1,0 +1,64 @@
+// The folder `run_<id>/` of one run: who it is, that only one process works in it, and the files that are not
+// checkpoints (resolved config, run_manifest.json, metrics.jsonl, log). No torch.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "configs/load_config.h"
+#include "data/files/file_system.h"
+#include "trainer/run/run_observer.h"
+
+namespace gemma_sft {
+
+enum class ResumeMode { kAuto, kNever, kFolder };
+
+struct RunPlace {
+  std::string id;                // 12 hex digits, or what --run-id says
+  std::filesystem::path folder;  // <output>/run_<id>, or --output's very folder
+};
+
+// 12 hex digits of the SHA-256 of the resolved config without output.* and device.
+std::string default_run_id(const RunConfig& config);
+
+struct PlaceRequest {
+  std::optional<std::string> run_id;
+  std::optional<std::string> exact_folder;  // --output DIR
+  ResumeMode resume = ResumeMode::kAuto;
+};
+// Computes, creates nothing. `kNever` takes the next free suffix: run_<id>-2, -3, ...
+RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request);
+
+// Owns the lock of the folder for the life of the object; a second process is refused with the owner's pid and host
+// (Error(kUsage)); a stale lock is taken over.
+class RunLock {
+ public:
+  RunLock(const std::filesystem::path& folder, FileSystem& files);
+  ~RunLock();
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+
+ private:
+  int descriptor_ = -1;
+};
+
+// Appends metrics.jsonl, one flushed row per step. `truncate_after(step)` cuts rows past a step (resume).
+class MetricsFile : public RunObserver {
+ public:
+  MetricsFile(const std::filesystem::path& folder, FileSystem& files);
+  ~MetricsFile() override;
+  void truncate_after(int64_t step);
+  void on_step(const StepRecord& record) override;
+  void on_eval(const EvalRecord& record) override;
+  void sync();  // fsync, before a checkpoint is announced
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace gemma_sft
