@@ -23,6 +23,11 @@ std::string lower(std::string_view text) {
 
 bool is_close(int distance, size_t length) { return distance <= std::max<int>(1, static_cast<int>(length) / 3); }
 
+// epochs is meant for num_epochs, although many letters are missing.
+bool is_part(const std::string& a, const std::string& b) {
+  return std::min(a.size(), b.size()) >= 4 && (a.find(b) != std::string::npos || b.find(a) != std::string::npos);
+}
+
 }  // namespace
 
 int edit_distance(std::string_view a, std::string_view b) {
@@ -52,7 +57,8 @@ Nearest nearest_key(std::string_view key, const std::vector<std::string>& candid
   for (const std::string& candidate : candidates) {
     const std::string candidate_name(last_name(candidate));
     const std::string candidate_section = candidate.substr(0, candidate.size() - candidate_name.size());
-    const int name_distance = edit_distance(name, candidate_name);
+    int name_distance = edit_distance(name, candidate_name);
+    if (is_part(name, candidate_name)) name_distance = std::min(name_distance, 2);
     const int wrong_section = candidate_section == section ? 0 : 1;
     const int by_name = name_distance + wrong_section;
     const int by_path = edit_distance(path, candidate);

@@ -164,6 +164,26 @@ std::string switch_remedy(std::string_view text) {
   return "";
 }
 
+size_t utf8_length(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const auto continues = [&](size_t i) { return i < text.size() && (byte(i) & 0xc0) == 0x80; };
+  if (byte(0) < 0x80) return 1;
+  if (byte(0) >= 0xc2 && byte(0) <= 0xdf) return continues(1) ? 2 : 0;
+  if (byte(0) >= 0xe0 && byte(0) <= 0xef) {
+    if (!continues(1) || !continues(2)) return 0;
+    if (byte(0) == 0xe0 && byte(1) < 0xa0) return 0;  // overlong
+    if (byte(0) == 0xed && byte(1) > 0x9f) return 0;  // surrogate
+    return 3;
+  }
+  if (byte(0) >= 0xf0 && byte(0) <= 0xf4) {
+    if (!continues(1) || !continues(2) || !continues(3)) return 0;
+    if (byte(0) == 0xf0 && byte(1) < 0x90) return 0;
+    if (byte(0) == 0xf4 && byte(1) > 0x8f) return 0;
+    return 4;
+  }
+  return 0;
+}
+
 std::string print_number(double value) {
   char buffer[32];
   const auto result = std::to_chars(buffer, buffer + sizeof(buffer), value);

@@ -2,6 +2,7 @@
 // switch. Nothing depends on the locale.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -26,6 +27,9 @@ std::string_view plain_meaning(std::string_view text);
 std::string whole_number_remedy(std::string_view text);
 std::string number_remedy(std::string_view text);
 std::string switch_remedy(std::string_view text);
+
+// Bytes of the UTF-8 sequence that `text` begins with; 0 when it is none (overlong, surrogate, cut off). Not for "".
+size_t utf8_length(std::string_view text);
 
 // The shortest text that reads back as the same double.
 std::string print_number(double value);

@@ -116,7 +116,12 @@ std::string secret_remedy(std::string_view key) {
   if (name.find("hf") == 0 || name.find("hub") != std::string::npos || name.find("huggingface") != std::string::npos) {
     return "remove this: models are read from the local Hugging Face cache, which needs no token";
   }
-  return "set the environment variable TUNIX_API_KEY (in the shell or in .env) and remove this";
+  for (const std::string_view part : {"key", "token", "authorization", "bearer"}) {
+    if (name.find(part) == std::string::npos) continue;
+    return "set the environment variable TUNIX_API_KEY (in the shell or in .env) and remove this";
+  }
+  return "set environment variables (TUNIX_API_KEY, DATABASE_URL, in the shell or in .env) and "
+         "remove this";
 }
 
 bool holds_secret(std::string_view text) { return find_first(text, 0).begin != std::string_view::npos; }

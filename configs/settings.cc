@@ -532,8 +532,8 @@ std::vector<Setting> tunix_settings() {
 }
 
 std::string number_expectation(const NumberRange& range) {
-  const std::string minimum = print_number(range.minimum);
-  const std::string maximum = print_number(range.maximum);
+  const std::string minimum = fmt::format("{}", range.minimum);
+  const std::string maximum = fmt::format("{}", range.maximum);
   if (range.with_minimum && range.with_maximum) {
     return fmt::format("a number from {} to {}", minimum, maximum);
   }

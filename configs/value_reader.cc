@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <string_view>
 
 #include "configs/nearest_key.h"
 #include "configs/scalar.h"
@@ -36,6 +37,11 @@ std::string text_problem(const std::string& text) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
       return "must be one line without control characters";
     }
+  }
+  for (std::string_view rest = text; !rest.empty();) {
+    const size_t length = utf8_length(rest);
+    if (length == 0) return "must be UTF-8";
+    rest.remove_prefix(length);
   }
   if (text.size() > kLongestText) return fmt::format("longer than {} bytes", kLongestText);
   return "";

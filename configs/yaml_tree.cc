@@ -10,37 +10,18 @@
 #include <sstream>
 #include <utility>
 
+#include "configs/scalar.h"
+
 namespace gemma_sft {
 namespace {
 
 Place place_of(const YAML::Mark& mark) { return {mark.line + 1, mark.column + 1}; }
 
-// Bytes of the UTF-8 sequence that starts at `text[0]`, 0 when there is none.
-size_t utf8_length(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const auto continues = [&](size_t i) { return i < text.size() && (byte(i) & 0xc0) == 0x80; };
-  if (byte(0) < 0x80) return 1;
-  if (byte(0) >= 0xc2 && byte(0) <= 0xdf) return continues(1) ? 2 : 0;
-  if (byte(0) >= 0xe0 && byte(0) <= 0xef) {
-    if (!continues(1) || !continues(2)) return 0;
-    if (byte(0) == 0xe0 && byte(1) < 0xa0) return 0;  // overlong
-    if (byte(0) == 0xed && byte(1) > 0x9f) return 0;  // surrogate
-    return 3;
-  }
-  if (byte(0) >= 0xf0 && byte(0) <= 0xf4) {
-    if (!continues(1) || !continues(2) || !continues(3)) return 0;
-    if (byte(0) == 0xf0 && byte(1) < 0x90) return 0;
-    if (byte(0) == 0xf4 && byte(1) > 0x8f) return 0;
-    return 4;
-  }
-  return 0;
-}
-
 // Line ends become \n, a byte order mark goes, and bytes that no text file holds are refused: yaml-cpp takes U+0004 for
 // the end of the file and repairs broken UTF-8 in silence.
 std::string checked_text(std::string_view text) {
   if (text.size() > YamlLimits::kBytes) {
-    throw YamlProblem({1, 1}, "the file is larger than 1 MiB, which no configuration is");
+    throw YamlProblem({1, 1}, "the file is larger than 256 KiB, which no configuration is");
   }
   if (text.substr(0, 2) == "\xff\xfe" || text.substr(0, 2) == "\xfe\xff") {
     throw YamlProblem({1, 1}, "the file is UTF-16; save it as UTF-8");
@@ -115,6 +96,7 @@ class TreeBuilder : public YAML::EventHandler {
     node.kind = YamlNode::Kind::kScalar;
     node.place = place_of(mark);
     node.quoted = tag == "!";
+    if (node.quoted) refuse_open_quotes(mark);
     node.text = value;
     add(std::move(node), anchor, Size{}, 1);
   }
@@ -173,6 +155,24 @@ class TreeBuilder : public YAML::EventHandler {
     throw YamlProblem(place_of(mark), fmt::format("nested deeper than {} levels", YamlLimits::kDepth));
   }
 
+  // yaml-cpp lets the end of the file close a quoted text.
+  void refuse_open_quotes(const YAML::Mark& mark) const {
+    size_t at = static_cast<size_t>(mark.pos);
+    if (mark.pos < 0 || at >= text_.size()) return;
+    const char quote = text_[at];
+    if (quote != '"' && quote != '\'') return;
+    for (++at; at < text_.size(); ++at) {
+      if (text_[at] == quote && quote == '\'' && text_.substr(at + 1, 1) == "'") {
+        ++at;
+      } else if (text_[at] == '\\' && quote == '"') {
+        ++at;
+      } else if (text_[at] == quote) {
+        return;
+      }
+    }
+    throw YamlProblem(place_of(mark), "these quotes are never closed");
+  }
+
   void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode::Kind kind) {
     refuse_tag(mark, tag);
     refuse_as_key(place_of(mark));
@@ -194,7 +194,8 @@ class TreeBuilder : public YAML::EventHandler {
     return !frames_.empty() && frames_.back().node.kind == YamlNode::Kind::kMap && frames_.back().wants_key;
   }
   void refuse_as_key(Place place) const {
-    if (is_key()) throw YamlProblem(place, "a key must be a word, not empty, a list or a section");
+    if (!is_key()) return;
+    throw YamlProblem(place, "a key must be a word, not a list or a section; is a bracket never closed?");
   }
 
   // `size` is that of the finished node; `new_nodes` says how many of its nodes have not been counted yet.
@@ -219,6 +220,9 @@ class TreeBuilder : public YAML::EventHandler {
     if (frame.node.kind == YamlNode::Kind::kList) {
       frame.node.items.push_back(std::move(node));
     } else if (frame.wants_key) {
+      if (node.kind == YamlNode::Kind::kNothing) {
+        throw YamlProblem(node.place, "a key must be a word, not empty");
+      }
       if (node.kind != YamlNode::Kind::kScalar) refuse_as_key(node.place);
       if (node.text == "<<" && !node.quoted) {
         throw YamlProblem(node.place, "merge keys (<<) are not supported; write the keys out");

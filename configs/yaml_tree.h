@@ -43,7 +43,7 @@ class YamlProblem : public std::runtime_error {
 };
 
 struct YamlLimits {
-  static constexpr size_t kBytes = 1 << 20;
+  static constexpr size_t kBytes = 1 << 18;  // the parser takes up to 120 bytes of memory for each
   static constexpr int kDepth = 64;
   static constexpr int kNodes = 10000;  // after aliases are replaced by what they stand for
   static constexpr int kAliases = 100;
