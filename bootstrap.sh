@@ -120,7 +120,7 @@ run_install() {  # PREFIX [--cuda]
 # ctest run over both trees, so that there is one list of results and one closing line.
 run_test() {
   install_packages
-  build release
+  build release -- all cuda_sources
   build asan -DGEMMA_SFT_TORCH=OFF -DGEMMA_SFT_BENCHMARKS=OFF -DGEMMA_SFT_SANITIZE=address,undefined
   mkdir -p "$root/build/test"
   printf 'subdirs("%s" "%s")\n' "$root/build/release" "$root/build/asan" >"$root/build/test/CTestTestfile.cmake"
