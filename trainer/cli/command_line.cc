@@ -586,7 +586,7 @@ CommandLine parse_explain(const std::string& program, const Words& rest) {
       program, "explain", rest,
       [](CommandParser& parser) {
         parser.text("--config", "FILE", "the configuration (YAML); required")->required();
-        parser.text("--row", "N", "line of the data file, from 1; required")->required();
+        parser.text("--row", "N", "row of the data file, from 1 (blank lines do not count); required")->required();
         add_set_option(parser);
       },
       [](const CommandParser& parser) {

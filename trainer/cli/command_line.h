@@ -63,7 +63,7 @@ struct TokenizeArguments {
 struct ExplainArguments {
   std::string config;
   std::vector<Assignment> assignments;
-  int64_t row = 0;  // line of the data file, from 1
+  int64_t row = 0;  // of the data file, from 1; blank lines do not count
 };
 
 struct VerifyArguments {

@@ -115,15 +115,18 @@ DatasetPlaces find_dataset(const LoadedConfig& loaded) {
   return places;
 }
 
+fs::path require_rows(const DatasetPlaces& dataset) {
+  if (dataset.rows.found) return *dataset.rows.found;
+  std::string tried;
+  for (const fs::path& path : dataset.rows.tried) tried += (tried.empty() ? "" : ", ") + path.string();
+  throw Error(ErrorKind::kData, fmt::format("Data file not found: {}; put the rows there, or name them with "
+                                            "dataset.data_path or --data",
+                                            tried));
+}
+
 void require_startable(const TrainRequest& request, const DatasetPlaces& dataset) {
   require_backend(request);
-  if (!dataset.rows.found) {
-    std::string tried;
-    for (const fs::path& path : dataset.rows.tried) tried += (tried.empty() ? "" : ", ") + path.string();
-    throw Error(ErrorKind::kData, fmt::format("Data file not found: {}; put the rows there, or name them with "
-                                              "dataset.data_path or --data",
-                                              tried));
-  }
+  require_rows(dataset);
   require_device(request.device);
   const ModelSection& model = request.loaded.config.model;
   const auto local = find_configured_path(model.base_model, request.loaded.file);

@@ -22,6 +22,8 @@ struct DatasetPlaces {
   DataSource rows;
 };
 DatasetPlaces find_dataset(const LoadedConfig& loaded);
+// The rows' file. Throws Error(kData) that names every place that was looked at.
+std::filesystem::path require_rows(const DatasetPlaces& dataset);
 
 // Everything else that can be known before LibTorch is loaded: a backend for the configuration, rows, model folder,
 // device, place to write to, checkpoint to resume from. Throws Error.
