@@ -50,8 +50,9 @@ struct BadRow {
 // Parses one row; leaves by throwing BadRow at the first problem.
 class RowParser {
  public:
-  RowParser(const std::string& line, const std::string& file, int64_t line_number)
-      : line_(line), place_{file, line_number} {}
+  // A '\r' at the end belongs to the line's end, not to the row.
+  RowParser(std::string_view line, const std::string& file, int64_t line_number)
+      : line_(line.ends_with('\r') ? line.substr(0, line.size() - 1) : line), place_{file, line_number} {}
 
   Example parse(DataFormat format) {
     check_text();
@@ -94,7 +95,7 @@ class RowParser {
     if (place_.line == 1) {
       if (const std::string kind = recognise_file(line_); !kind.empty()) fail(0, "row", "JSON text", kind);
     }
-    if (line_.compare(0, 3, kBom) == 0) {
+    if (line_.starts_with(kBom)) {
       fail(0, "row", "JSON text", "a byte order mark (ef bb bf); remove it (sed -i 's/^\\xef\\xbb\\xbf//' FILE)");
     }
     if (const size_t nul = line_.find('\0'); nul != std::string::npos) {
@@ -392,7 +393,7 @@ class RowParser {
     });
   }
 
-  const std::string& line_;
+  const std::string_view line_;
   const RowPlace place_;
   std::optional<JsonValue> row_;
   std::vector<std::pair<std::string, JsonValue>> fields_;  // the known ones
