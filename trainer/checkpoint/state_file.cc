@@ -90,6 +90,7 @@ std::string state_json(const TrainState& state, const RunOrigin& origin) {
                            {"validation_sha256", origin.validation_sha256},
                            {"tokenizer_sha256", origin.tokenizer_sha256},
                            {"model_sha256", origin.model_sha256},
+                           {"base_model", origin.config.model.base_model},
                            {"model_folder", origin.model_folder},
                            {"device", origin.device},
                            {"threads", origin.threads},
@@ -100,11 +101,15 @@ std::string state_json(const TrainState& state, const RunOrigin& origin) {
 SavedState read_saved_state(const fs::path& checkpoint) {
   const fs::path path = checkpoint / kStateFileName;
   try {
-    SavedState saved = parse(json::parse(read_file(path, kMaxStateBytes)));
+    const json document = json::parse(read_file(path, kMaxStateBytes));
+    SavedState saved = parse(document);
     LoadOptions nothing_else;  // the file as it was resolved then: no environment, no .env
     nothing_else.environment = [](const std::string&) { return std::nullopt; };
     nothing_else.dotenv = checkpoint / "no-such-file";
+    // A relative folder may not be found from here; where it was then is always a folder's name.
+    nothing_else.assignments = {{"model.base_model", json(saved.origin.model_folder).dump(), kStateFileName}};
     saved.origin.config = load_config((checkpoint / kConfigFileName).string(), nothing_else).config;
+    saved.origin.config.model.base_model = document.at("made_from").at("base_model").get<std::string>();
     return saved;
   } catch (const std::exception& error) {
     throw Error(ErrorKind::kCheckpoint, fmt::format("{}: cannot be read: {}", checkpoint.string(), error.what()));
