@@ -26,8 +26,8 @@ struct RunPlace {
 std::string default_run_id(const RunConfig& config);
 
 struct PlaceRequest {
-  std::optional<std::string> run_id;
-  std::optional<std::string> exact_folder;  // --output DIR
+  std::optional<std::string> run_id = {};
+  std::optional<std::string> exact_folder = {};  // --output DIR
   ResumeMode resume = ResumeMode::kAuto;
 };
 // Computes, creates nothing. `kNever` takes the next free suffix: run_<id>-2, -3, ...

@@ -19,7 +19,7 @@ struct StepRecord {
   double step_seconds = 0;
   double data_wait_seconds = 0;
   int64_t peak_memory_bytes = 0;
-  std::string device;
+  std::string device = {};
 };
 
 struct EvalRecord {

@@ -1,0 +1,67 @@
+#include "trainer/cli/row_writer.h"
+
+#include <gtest/gtest.h>
+
+#include "configs/error.h"
+#include "tests/testing/failing_file_system.h"
+#include "tests/testing/temp_dir.h"
+
+namespace gemma_sft {
+namespace {
+
+TEST(RowWriter, TheFileHasItsNameOnlyWhenItIsComplete) {
+  const TempDir dir;
+  const Output output({});
+  RowWriter rows((dir / "out.jsonl").string(), output, real_file_system());
+  rows.write("{\"a\":1}\n");
+  EXPECT_FALSE(std::filesystem::exists(dir / "out.jsonl"));
+  rows.finish();
+  EXPECT_EQ(read_file(dir / "out.jsonl"), "{\"a\":1}\n");
+  EXPECT_FALSE(std::filesystem::exists(dir / "out.jsonl.part"));
+}
+
+TEST(RowWriter, AStoppedCommandLeavesThePartAndTheOldFile) {
+  const TempDir dir;
+  dir.write("out.jsonl", "old\n");
+  const Output output({});
+  RowWriter rows((dir / "out.jsonl").string(), output, real_file_system());
+  rows.write("new\n");
+  rows.finish_part();
+  EXPECT_EQ(read_file(dir / "out.jsonl"), "old\n");
+  EXPECT_EQ(read_file(dir / "out.jsonl.part"), "new\n");
+}
+
+TEST(RowWriter, EveryFailureIsReportedAndNeverShowsAnIncompleteFile) {
+  const std::string row(100'000, 'x');
+  for (int64_t call = 0;; ++call) {
+    const TempDir dir;
+    FailingFileSystem files({.call = call, .written_fraction = 0.5});
+    const Output output({});
+    try {
+      RowWriter rows((dir / "out.jsonl").string(), output, files);
+      rows.write(row);
+      rows.write("end\n");
+      rows.finish();
+      EXPECT_FALSE(files.has_failed());
+      EXPECT_GT(call, 4);
+      break;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kIo);
+      if (std::filesystem::exists(dir / "out.jsonl")) {
+        EXPECT_EQ(read_file(dir / "out.jsonl"), row + "end\n");
+      }
+    }
+  }
+}
+
+TEST(RowWriter, AFolderOrAFileInNoFolderIsRefused) {
+  const TempDir dir;
+  EXPECT_THROW(RowWriter::require_place(dir.path().string()), Error);
+  EXPECT_THROW(RowWriter::require_place((dir / "absent/out.jsonl").string()), Error);
+  EXPECT_THROW(RowWriter::require_place(""), Error);
+  EXPECT_NO_THROW(RowWriter::require_place((dir / "out.jsonl").string()));
+  EXPECT_NO_THROW(RowWriter::require_place(std::nullopt));
+}
+
+}  // namespace
+}  // namespace gemma_sft
