@@ -25,7 +25,7 @@ for seed in "${seeds[@]}"; do
   place=artifacts/demo/seed-$seed
   rm -rf "$place"
   mkdir -p "$place"
-  show tokenizer train --corpus configs/demo/corpus.txt --vocab-size 1024 --output "$place/tokenizer"
+  show tokenizer train --corpus configs/demo/corpus.txt --vocab-size 768 --output "$place/tokenizer"
   show model init --config configs/demo/model.json --tokenizer "$place/tokenizer" --output "$place/base_model" --seed "$seed"
   before=$("$bin/gemma-sft" eval --model "$place/base_model" --input configs/demo/test.jsonl --json | exact_match)
   start=$(date +%s)
