@@ -1,5 +1,6 @@
 #include "model/blockwise_attention.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
@@ -9,7 +10,6 @@
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <limits>

@@ -1,5 +1,6 @@
 #include "model/chunked_cross_entropy.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/empty.h>
@@ -10,7 +11,6 @@
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <utility>
@@ -23,8 +23,9 @@ namespace {
 
 constexpr int64_t kChunkBytesCpu = int64_t{64} << 20;
 constexpr int64_t kChunkBytesCuda = int64_t{512} << 20;
-// Rows that the fp32 work on bf16 or soft-capped logits takes at a time, and vocabulary rows of the head's gradient.
-constexpr int64_t kRowBlock = 16;
+// The fp32 work on bf16 or soft-capped logits takes this part of a chunk at a time.
+constexpr int64_t kPartsOfAChunk = 16;
+// Rows of the head's gradient that a bf16 product is made for at a time.
 constexpr int64_t kVocabularyBlock = 16384;
 
 int64_t rows_per_chunk(const at::Tensor& weight, at::ScalarType dtype, const CrossEntropyOptions& options) {
@@ -47,13 +48,14 @@ at::Tensor softmax_in_place(at::Tensor& logits, const at::Tensor& targets, bool 
   return sums.log().sub_(picked).sum(at::kDouble);
 }
 
-// The same for logits of any dtype and with a soft-cap; fp32 copies are of kRowBlock rows.
+// The same for logits of any dtype and with a soft-cap; fp32 copies are of a part of the rows.
 at::Tensor logits_to_gradient(at::Tensor& logits, const at::Tensor& targets, std::optional<double> softcap,
                               bool gradient_wanted) {
   if (logits.scalar_type() == at::kFloat && !softcap) return softmax_in_place(logits, targets, gradient_wanted);
   at::Tensor loss = at::zeros({}, logits.options().dtype(at::kDouble));
-  for (int64_t begin = 0; begin < logits.size(0); begin += kRowBlock) {
-    const int64_t rows = std::min(kRowBlock, logits.size(0) - begin);
+  const int64_t at_once = (logits.size(0) + kPartsOfAChunk - 1) / kPartsOfAChunk;
+  for (int64_t begin = 0; begin < logits.size(0); begin += at_once) {
+    const int64_t rows = std::min(at_once, logits.size(0) - begin);
     at::Tensor part = logits.narrow(0, begin, rows);
     at::Tensor wide = part.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
     at::Tensor tangent;

@@ -13,7 +13,7 @@
 namespace gemma_sft {
 
 struct CrossEntropyOptions {
-  std::optional<double> logit_softcap;
+  std::optional<double> logit_softcap = {};
   int64_t chunk_tokens = 0;  // 0: chosen so that a chunk of logits is about 64 MiB on CPU, 512 MiB on CUDA
 };
 

@@ -1,14 +1,22 @@
 #include "model/embedding.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/index_add.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/where.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros_like.h>
-#include <ATen/core/grad_mode.h>
+
+#include <cmath>
 
 #include "model/hand_written_backward.h"
 
 namespace gemma_sft {
+
+double embedding_scale(int64_t hidden_size, at::ScalarType dtype) {
+  return at::scalar_tensor(std::sqrt(static_cast<double>(hidden_size)), at::TensorOptions().dtype(at::kDouble))
+      .to(dtype)
+      .item<double>();
+}
 
 at::Tensor embed(const at::Tensor& ids, const at::Tensor& weight, at::ScalarType dtype) {
   const bool differentiable = wants_gradient({weight});

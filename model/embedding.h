@@ -9,6 +9,10 @@ namespace gemma_sft {
 // one).
 inline constexpr int64_t kPadId = 0;
 
+// sqrt(hidden_size), rounded to the dtype that the hidden states have: what transformers multiplies the looked-up rows
+// of a model in that dtype with. Never applied to the head.
+double embedding_scale(int64_t hidden_size, at::ScalarType dtype);
+
 // ids [tokens] int64, weight [vocab, width] -> weight[ids] in `dtype` [tokens, width].
 //
 // When the weight requires a gradient, the backward pass adds the lookup's rows straight to weight.grad() instead of

@@ -1,9 +1,9 @@
 #include "model/gelu_gate.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/mul.h>
-#include <ATen/core/grad_mode.h>
 
 #include "model/hand_written_backward.h"
 

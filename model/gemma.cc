@@ -1,6 +1,7 @@
 #include "model/gemma.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -8,7 +9,6 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -63,11 +63,9 @@ struct Gemma::State {
   std::vector<const Linear*> linears() const;
 };
 
-// sqrt(hidden_size) rounded to the dtype that the hidden states have: transformers' rule for weights of that dtype.
 at::Tensor Gemma::State::embed_scaled(const at::Tensor& ids) const {
   const at::ScalarType dtype = options.compute_dtype;
-  const double scale = at::tensor(std::sqrt(static_cast<double>(config.hidden_size))).to(dtype).item<double>();
-  return embed(ids, embedding, dtype).mul(scale);
+  return embed(ids, embedding, dtype).mul(embedding_scale(config.hidden_size, dtype));
 }
 
 RotaryTable Gemma::State::table(const at::Tensor& positions, LayerKind kind) const {

@@ -14,7 +14,7 @@ struct LoraOptions {
   bool rslora = false;  // scale = alpha / sqrt(rank) instead of alpha / rank
   // A linear layer is adapted when its module path ("model.layers.3.self_attn.q_proj") equals a pattern, ends with
   // "." + pattern, or matches it as a glob (*, ?) over the whole path.
-  std::vector<std::string> target_modules;
+  std::vector<std::string> target_modules = {};
 
   double scale() const;
 };

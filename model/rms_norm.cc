@@ -1,10 +1,10 @@
 #include "model/rms_norm.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/sum.h>
-#include <ATen/core/grad_mode.h>
 
 #include "model/hand_written_backward.h"
 

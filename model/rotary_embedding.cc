@@ -1,5 +1,6 @@
 #include "model/rotary_embedding.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mul.h>
@@ -7,7 +8,6 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/reciprocal.h>
 #include <ATen/ops/sub.h>
-#include <ATen/core/grad_mode.h>
 
 #include "model/hand_written_backward.h"
 

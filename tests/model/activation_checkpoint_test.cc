@@ -12,7 +12,8 @@ namespace {
 
 const Documents kDocuments = random_documents({19, 4, 11}, 5);
 
-LossAndGradients run(const GemmaConfig& config, bool checkpointing, bool lora, const Documents& documents = kDocuments) {
+LossAndGradients run(const GemmaConfig& config, bool checkpointing, bool lora,
+                     const Documents& documents = kDocuments) {
   GemmaOptions options;
   options.activation_checkpointing = checkpointing;
   Gemma model = random_model(config, options, 3);
@@ -43,8 +44,8 @@ TEST(ActivationCheckpoint, ChangesNoBitOfAnyGradient) {
   }
 }
 
-// The input of the first block needs no gradient when the embedding is frozen; the adapters' gradients must come all the same,
-// and the second run must draw the dropout masks of the first.
+// The input of the first block needs no gradient when the embedding is frozen; the adapters' gradients must come all
+// the same, and the second run must draw the dropout masks of the first.
 TEST(ActivationCheckpoint, ChangesNoBitWithAFrozenBaseAndDropout) {
   expect_same_bits(run(tiny_gemma3(), true, true), run(tiny_gemma3(), false, true));
 }

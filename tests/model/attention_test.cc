@@ -97,7 +97,11 @@ TEST_P(Attention, EqualsTheTextbookForwardAndBackward) {
     input.mutable_grad().reset();
   }
   expected.mul(real_rows(weights, batch)).sum().backward();
-  for (size_t i = 0; i < inputs.size(); ++i) EXPECT_LE(relative_difference(our_gradients[i], inputs[i].grad()), 5e-6) << i;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    // With a window of one key the gradients of query and key are zero: an absolute bound there.
+    const double scale = std::max(1.0, inputs[i].grad().abs().max().item<double>());
+    EXPECT_LE(largest_difference(our_gradients[i], inputs[i].grad()), 5e-6 * scale) << i;
+  }
 }
 
 const std::vector<int64_t> kRagged = {40, 3, 38, 1, 21, 40, 12};
@@ -122,7 +126,8 @@ INSTANTIATE_TEST_SUITE_P(
     });
 
 TEST(DocumentLayout, KeepsRowsWhereTheyAreWhenNothingIsToBeMoved) {
-  for (const DocumentLayout& layout : {lay_out_documents(batch_of({8, 8, 8}, 0)), lay_out_documents(batch_of({5, 8}, 8))}) {
+  for (const DocumentLayout& layout :
+       {lay_out_documents(batch_of({8, 8, 8}, 0)), lay_out_documents(batch_of({5, 8}, 8))}) {
     EXPECT_FALSE(layout.places.defined());
     ASSERT_EQ(layout.groups.size(), 1u);
     EXPECT_EQ(layout.groups[0].length, 8);
@@ -150,8 +155,9 @@ TEST(DocumentLayout, WastesLessThanAThirdAndLosesNoToken) {
 
 // Twice the tokens, twice the memory: no scores of tokens x tokens, with and without a window, forward and backward.
 TEST(Attention, MemoryGrowsLinearly) {
-  for (const AttentionOptions& options : {AttentionOptions{.scale = 0.1, .softcap = 50.0, .window = 256},
-                                          AttentionOptions{.scale = 0.1}, AttentionOptions{.scale = 0.1, .window = 256}}) {
+  for (const AttentionOptions& options :
+       {AttentionOptions{.scale = 0.1, .softcap = 50.0, .window = 256}, AttentionOptions{.scale = 0.1},
+        AttentionOptions{.scale = 0.1, .window = 256}}) {
     CountingAllocator memory;
     std::vector<int64_t> peaks;
     for (const int64_t tokens : {2048, 4096}) {

@@ -35,8 +35,8 @@ at::Tensor random_ids(int64_t high, int64_t count, uint64_t seed) {
 }
 
 // All logits at once, in fp64, through LibTorch's own loss.
-at::Tensor textbook(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& rows, const at::Tensor& targets,
-                    std::optional<double> softcap) {
+at::Tensor textbook(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& rows,
+                    const at::Tensor& targets, std::optional<double> softcap) {
   at::Tensor logits = at::matmul(hidden.to(at::kDouble).index_select(0, rows), weight.to(at::kDouble).t());
   if (softcap) logits = logits.div(*softcap).tanh().mul(*softcap);
   return at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum);
@@ -50,7 +50,8 @@ struct Case {
 class CrossEntropy : public ::testing::TestWithParam<Case> {};
 
 TEST_P(CrossEntropy, EqualsTheTextbookForwardAndBackward) {
-  const at::Tensor hidden = random({23, 16}, 2.0, 1).requires_grad_(true), weight = random({101, 16}, 1.0, 2).requires_grad_(true);
+  const at::Tensor hidden = random({23, 16}, 2.0, 1).requires_grad_(true),
+                   weight = random({101, 16}, 1.0, 2).requires_grad_(true);
   const at::Tensor rows = integers({0, 1, 2, 5, 7, 8, 9, 13, 14, 15, 16, 20, 22}), targets = random_ids(101, 13, 3);
   const at::Tensor loss =
       chunked_cross_entropy(hidden, weight, rows, targets, {GetParam().softcap, GetParam().chunk_tokens});
@@ -70,8 +71,8 @@ TEST_P(CrossEntropy, EqualsTheTextbookForwardAndBackward) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, CrossEntropy,
-                         ::testing::Values(Case{{}, 0}, Case{{}, 1}, Case{{}, 5}, Case{{}, 13}, Case{4.0, 0}, Case{4.0, 5},
-                                           Case{30.0, 1}));
+                         ::testing::Values(Case{{}, 0}, Case{{}, 1}, Case{{}, 5}, Case{{}, 13}, Case{4.0, 0},
+                                           Case{4.0, 5}, Case{30.0, 1}));
 
 TEST(CrossEntropyByHand, EqualLogitsCostTheLogarithmOfTheVocabulary) {
   const at::Tensor hidden = at::zeros({3, 4}), weight = random({50, 4}, 1.0, 1);
@@ -89,7 +90,8 @@ TEST(CrossEntropyByHand, HugeLogitsStayFinite) {
 }
 
 TEST(CrossEntropyByHand, NoTargetGivesAZeroTiedToBoth) {
-  const at::Tensor hidden = random({3, 4}, 1, 1).requires_grad_(true), weight = random({5, 4}, 1, 2).requires_grad_(true);
+  const at::Tensor hidden = random({3, 4}, 1, 1).requires_grad_(true),
+                   weight = random({5, 4}, 1, 2).requires_grad_(true);
   const at::Tensor none = at::empty({0}, at::TensorOptions().dtype(at::kLong));
   const at::Tensor loss = chunked_cross_entropy(hidden, weight, none, none, {});
   EXPECT_EQ(loss.item<float>(), 0.0f);
@@ -141,7 +143,8 @@ TEST(CrossEntropyMemory, IsOneChunkAndTheGradientsWhateverTheTokens) {
     std::vector<int64_t> beyond;
     for (const int64_t tokens : {128, 256}) {
       const at::Tensor hidden = random({tokens, kWidth}, 1.0, 2).requires_grad_(true);
-      const at::Tensor rows = at::arange(tokens, at::TensorOptions().dtype(at::kLong)), targets = random_ids(kVocabulary, tokens, 3);
+      const at::Tensor rows = at::arange(tokens, at::TensorOptions().dtype(at::kLong)),
+                       targets = random_ids(kVocabulary, tokens, 3);
       const int64_t before = memory.held();
       memory.reset_peak();
       chunked_cross_entropy(hidden, weight, rows, targets, {softcap, kChunk}).backward();
@@ -149,7 +152,8 @@ TEST(CrossEntropyMemory, IsOneChunkAndTheGradientsWhateverTheTokens) {
       weight.mutable_grad().reset();
     }
     const int64_t chunk = kChunk * kVocabulary * 4;
-    EXPECT_LT(beyond[0], chunk + (1 << 20));
+    // With a soft-cap two fp32 copies of a sixteenth of the chunk come on top.
+    EXPECT_LT(beyond[0], chunk + (softcap ? chunk / 8 : 0) + (1 << 20));
     EXPECT_LT(std::abs(beyond[1] - beyond[0]), 1 << 18);
   }
 }

@@ -10,7 +10,8 @@ namespace gemma_sft {
 namespace {
 
 TEST(GeluGate, EqualsTransformersForwardAndBackward) {
-  const at::Tensor gate = tensor_of(kGate, {4, 5}).requires_grad_(true), up = tensor_of(kUp, {4, 5}).requires_grad_(true);
+  const at::Tensor gate = tensor_of(kGate, {4, 5}).requires_grad_(true),
+                   up = tensor_of(kUp, {4, 5}).requires_grad_(true);
   const at::Tensor output = gelu_gate(gate, up);
   const at::Tensor expected = tensor_of(kGateOutput, {4, 5});
   EXPECT_LE(largest_difference(output, expected), 5e-7);

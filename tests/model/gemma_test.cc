@@ -22,7 +22,8 @@ std::vector<GemmaConfig> configs() {
   return {gemma1, tiny_gemma2(), tiny_gemma3()};
 }
 
-// Any token of any document changed: the other documents stay where they are, on local and global layers, packed and padded.
+// Any token of any document changed: the other documents stay where they are, on local and global layers, packed and
+// padded.
 TEST(Gemma, ADocumentDoesNotSeeItsNeighbours) {
   for (const GemmaConfig& config : configs()) {
     Gemma model = random_model(config, {}, 3);
@@ -96,15 +97,16 @@ TEST(Gemma, PaddingNeverGivesNaN) {
   }
 }
 
-// Moving every weight along its gradient moves the loss by the gradient's squared length: holds only when all of them, the two
-// of the tied embedding included, are right and complete.
+// Moving every weight along its gradient moves the loss by the gradient's squared length: holds only when all of them,
+// the two of the tied embedding included, are right and complete.
 TEST(Gemma, TheGradientIsTheSlopeOfTheLoss) {
   for (const GemmaConfig& config : configs()) {
     Gemma model = random_model(config, {}, 3);
     const PackedBatch batch = pack(random_documents({9, 20, 14}, 4));
     const LossAndGradients at_start = train_pass(model, batch);
     double squared = 0;
-    for (const at::Tensor& gradient : at_start.gradients) squared += gradient.to(at::kDouble).square().sum().item<double>();
+    for (const at::Tensor& gradient : at_start.gradients)
+      squared += gradient.to(at::kDouble).square().sum().item<double>();
     const double step = 2e-3 / std::sqrt(squared);
     double losses[2];
     for (const int side : {0, 1}) {
@@ -142,17 +144,18 @@ TEST(Gemma, NamesItsParametersAsHuggingFace) {
     EXPECT_TRUE(parameter.tensor.is_leaf() && parameter.tensor.requires_grad());
   }
   const std::string layer = "model.layers.0.";
-  EXPECT_EQ(names, (std::vector<std::string>{
-                       "model.embed_tokens.weight", layer + "self_attn.q_proj.weight", layer + "self_attn.k_proj.weight",
-                       layer + "self_attn.v_proj.weight", layer + "self_attn.o_proj.weight", layer + "self_attn.q_norm.weight",
-                       layer + "self_attn.k_norm.weight", layer + "mlp.gate_proj.weight", layer + "mlp.up_proj.weight",
-                       layer + "mlp.down_proj.weight", layer + "input_layernorm.weight",
-                       layer + "post_attention_layernorm.weight", layer + "pre_feedforward_layernorm.weight",
-                       layer + "post_feedforward_layernorm.weight", "model.norm.weight"}));
-  EXPECT_EQ(decaying, (std::vector<std::string>{
-                          "model.embed_tokens.weight", layer + "self_attn.q_proj.weight", layer + "self_attn.k_proj.weight",
-                          layer + "self_attn.v_proj.weight", layer + "self_attn.o_proj.weight", layer + "mlp.gate_proj.weight",
-                          layer + "mlp.up_proj.weight", layer + "mlp.down_proj.weight"}));
+  EXPECT_EQ(names,
+            (std::vector<std::string>{
+                "model.embed_tokens.weight", layer + "self_attn.q_proj.weight", layer + "self_attn.k_proj.weight",
+                layer + "self_attn.v_proj.weight", layer + "self_attn.o_proj.weight", layer + "self_attn.q_norm.weight",
+                layer + "self_attn.k_norm.weight", layer + "mlp.gate_proj.weight", layer + "mlp.up_proj.weight",
+                layer + "mlp.down_proj.weight", layer + "input_layernorm.weight",
+                layer + "post_attention_layernorm.weight", layer + "pre_feedforward_layernorm.weight",
+                layer + "post_feedforward_layernorm.weight", "model.norm.weight"}));
+  EXPECT_EQ(decaying, (std::vector<std::string>{"model.embed_tokens.weight", layer + "self_attn.q_proj.weight",
+                                                layer + "self_attn.k_proj.weight", layer + "self_attn.v_proj.weight",
+                                                layer + "self_attn.o_proj.weight", layer + "mlp.gate_proj.weight",
+                                                layer + "mlp.up_proj.weight", layer + "mlp.down_proj.weight"}));
 }
 
 TEST(Gemma, ParameterCountIsTheConfigs) {

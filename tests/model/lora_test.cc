@@ -35,8 +35,8 @@ void fill_b(Gemma& model) {
 
 TEST(LoraPattern, MeansAModuleByItsPathItsTailOrAGlob) {
   const std::string path = "model.layers.3.self_attn.q_proj";
-  for (const char* pattern : {"model.layers.3.self_attn.q_proj", "q_proj", "self_attn.q_proj", "*.q_proj", "*", "*q_proj",
-                              "model.layers.?.self_attn.*", "*.3.*", "model.layers.*.q_*"}) {
+  for (const char* pattern : {"model.layers.3.self_attn.q_proj", "q_proj", "self_attn.q_proj", "*.q_proj", "*",
+                              "*q_proj", "model.layers.?.self_attn.*", "*.3.*", "model.layers.*.q_*"}) {
     EXPECT_TRUE(matches_target(path, pattern)) << pattern;
   }
   for (const char* pattern : {"", "proj", "_proj", "k_proj", "layers", "*.4.*", "model.layers.?", "q_proj.weight", "?",
@@ -170,7 +170,8 @@ TEST(Lora, APatternThatMeansNothingIsAnError) {
       ADD_FAILURE() << "accepted";
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kUsage);
-      EXPECT_NE(std::string(error.what()).find(patterns.empty() ? "names no layer" : patterns.back()), std::string::npos);
+      EXPECT_NE(std::string(error.what()).find(patterns.empty() ? "names no layer" : patterns.back()),
+                std::string::npos);
     }
     EXPECT_FALSE(model.has_lora());
     EXPECT_TRUE(model.trainable_parameters().front().tensor.requires_grad());

@@ -20,8 +20,8 @@ TEST(RmsNorm, EqualsTransformersForwardAndBackwardInFp32) {
 
 // 1 + w in bf16, or a product in bf16, would round differently: every value is equal only when the cast comes last.
 TEST(RmsNorm, EqualsTransformersToTheBitInBf16) {
-  const at::Tensor output = rms_norm(tensor_of(kNormInput, {3, 8}).to(at::kBFloat16),
-                                     tensor_of(kNormWeight, {8}).to(at::kBFloat16), 1e-6);
+  const at::Tensor output =
+      rms_norm(tensor_of(kNormInput, {3, 8}).to(at::kBFloat16), tensor_of(kNormWeight, {8}).to(at::kBFloat16), 1e-6);
   EXPECT_EQ(output.scalar_type(), at::kBFloat16);
   EXPECT_EQ(largest_difference(output, tensor_of(kNormOutputBf16, {3, 8})), 0.0);
 }
