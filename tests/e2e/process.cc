@@ -1,0 +1,133 @@
+#include "tests/e2e/process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+fs::path make_temporary_file() {
+  std::string name = (fs::temp_directory_path() / "gemma-sft-e2e-XXXXXX").string();
+  const int descriptor = mkstemp(name.data());
+  if (descriptor < 0) throw std::runtime_error("mkstemp: " + std::string(std::strerror(errno)));
+  close(descriptor);
+  return name;
+}
+
+std::string take_file(const fs::path& path) {
+  std::ifstream stream(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(stream), {}};
+  fs::remove(path);
+  return text;
+}
+
+std::string from_environment(const char* name, const char* otherwise) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : otherwise;
+}
+
+void check(int error, const std::string& what) {
+  if (error != 0) throw std::runtime_error(what + ": " + std::strerror(error));
+}
+
+}  // namespace
+
+Process::Process(const std::vector<std::string>& words, const ProcessOptions& options)
+    : out_(options.stdout_to ? *options.stdout_to : make_temporary_file()),
+      err_(make_temporary_file()),
+      limit_seconds_(options.limit_seconds) {
+  std::map<std::string, std::string> environment = {{"PATH", from_environment("PATH", "/usr/bin:/bin")},
+                                                    {"HOME", from_environment("HOME", "/")},
+                                                    {"LANG", "C"},
+                                                    {"OMP_NUM_THREADS", "1"}};
+  for (const auto& [name, value] : options.environment) environment[name] = value;
+  std::vector<std::string> assignments;
+  for (const auto& [name, value] : environment) assignments.push_back(name + "=" + value);
+  const auto pointers = [](const std::vector<std::string>& texts) {
+    std::vector<char*> list;
+    for (const std::string& text : texts) list.push_back(const_cast<char*>(text.c_str()));
+    list.push_back(nullptr);
+    return list;
+  };
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, 1, out_.c_str(), O_WRONLY | O_TRUNC, 0);
+  posix_spawn_file_actions_addopen(&actions, 2, err_.c_str(), O_WRONLY | O_TRUNC, 0);
+  if (!options.folder.empty()) posix_spawn_file_actions_addchdir_np(&actions, options.folder.c_str());
+  start_ = now();
+  const int error =
+      posix_spawn(&id_, words.at(0).c_str(), &actions, nullptr, pointers(words).data(), pointers(assignments).data());
+  posix_spawn_file_actions_destroy(&actions);
+  check(error, words[0]);
+  handle_ = static_cast<int>(syscall(SYS_pidfd_open, id_, 0));
+  if (handle_ < 0) throw std::runtime_error("pidfd_open: " + std::string(std::strerror(errno)));
+  if (options.stdout_to) out_.clear();
+}
+
+Process::~Process() {
+  if (id_ > 0) {
+    kill(id_, SIGKILL);
+    waitpid(id_, nullptr, 0);
+    fs::remove(err_);
+    if (!out_.empty()) fs::remove(out_);
+  }
+  if (handle_ >= 0) close(handle_);
+}
+
+void Process::send(int signal) { kill(id_, signal); }
+
+bool Process::ends_within(double seconds) {
+  pollfd poll_handle = {.fd = handle_, .events = POLLIN, .revents = 0};
+  const auto whole = static_cast<time_t>(std::floor(seconds));
+  const timespec limit = {.tv_sec = whole, .tv_nsec = static_cast<long>((seconds - static_cast<double>(whole)) * 1e9)};
+  return ppoll(&poll_handle, 1, &limit, nullptr) == 1;
+}
+
+ProcessResult Process::wait() {
+  ProcessResult result;
+  result.timed_out = !ends_within(std::max(0.0, start_ + limit_seconds_ - now()));
+  if (result.timed_out) kill(id_, SIGKILL);
+  int status = 0;
+  rusage usage{};
+  wait4(id_, &status, 0, &usage);
+  id_ = -1;
+  result.seconds = now() - start_;
+  result.peak_memory_bytes = static_cast<int64_t>(usage.ru_maxrss) * 1024;
+  if (WIFEXITED(status)) result.exit_code = WEXITSTATUS(status);
+  if (WIFSIGNALED(status)) result.signal = WTERMSIG(status);
+  if (!out_.empty()) result.out = take_file(out_);
+  result.err = take_file(err_);
+  return result;
+}
+
+ProcessResult run_process(const std::vector<std::string>& words, const ProcessOptions& options) {
+  return Process(words, options).wait();
+}
+
+std::string program(const std::string& name) { return std::string(GEMMA_SFT_BIN_DIR) + "/" + name; }
+
+ProcessResult gemma_sft_run(std::vector<std::string> words, const ProcessOptions& options) {
+  words.insert(words.begin(), program("gemma-sft"));
+  return run_process(words, options);
+}
+
+}  // namespace gemma_sft
