@@ -42,6 +42,7 @@ struct GemmaConfig {
   std::string dtype;        // "bfloat16", ... as the file says; empty when it does not
 
   int64_t parameter_count() const;  // text model, tied embedding counted once
+  bool operator==(const GemmaConfig&) const = default;
 };
 
 // Throws Error(kModel) with every problem of the file: key, value, what is supported.

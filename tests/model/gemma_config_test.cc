@@ -53,7 +53,8 @@ std::string gemma_2(const std::string& more) {
     "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 128, "vocab_size": 100})";
 }
 std::string gemma_3(const std::string& more) {
-  return "{" + more + R"("model_type": "gemma3_text", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+  return "{" + more +
+         R"("model_type": "gemma3_text", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 128, "vocab_size": 100})";
 }
 
@@ -179,14 +180,16 @@ TEST(GemmaConfig, LayerTypesWinOverTheWrittenPattern) {
   const GemmaConfig listed = parse_gemma_config(
       gemma_3(R"("_sliding_window_pattern": 6, "layer_types": ["full_attention", "sliding_attention"], )"), "c");
   EXPECT_EQ(global_layers(listed), std::vector<int64_t>{0});
-  EXPECT_EQ(global_layers(parse_gemma_config(gemma_3(R"("sliding_window_pattern": 2, )"), "c")), std::vector<int64_t>{1});
+  EXPECT_EQ(global_layers(parse_gemma_config(gemma_3(R"("sliding_window_pattern": 2, )"), "c")),
+            std::vector<int64_t>{1});
   EXPECT_EQ(global_layers(parse_gemma_config(gemma_3(R"("sliding_window_pattern": 1, )"), "c")).size(), 2u);
   EXPECT_EQ(global_layers(parse_gemma_config(gemma_3(""), "c")).size(), 0u);
 }
 
 TEST(GemmaConfig, RopeScalingGoesToTheGlobalLayersOnly) {
   const GemmaConfig config = parse_gemma_config(
-      gemma_3(R"("rope_theta": 500, "rope_local_base_freq": 20, "rope_scaling": {"type": "linear", "factor": 8}, )"), "c");
+      gemma_3(R"("rope_theta": 500, "rope_local_base_freq": 20, "rope_scaling": {"type": "linear", "factor": 8}, )"),
+      "c");
   EXPECT_EQ(config.rope_theta_global, 500);
   EXPECT_EQ(config.rope_theta_local, 20);
   EXPECT_EQ(config.rope_linear_factor_global, 8);
@@ -219,7 +222,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{gemma_2(R"("quantization_config": {"quant_method": "gptq"}, )"), "quantization_config", "unquantized"},
         Refused{gemma_1(R"("rope_scaling": {"type": "linear", "factor": 2.0}, )"), "rope_scaling.type", "Gemma 3 only"},
         Refused{gemma_1(R"("rope_scaling": {"rope_type": "yarn", "factor": 2.0}, )"), "rope_scaling.rope_type", "yarn"},
-        Refused{gemma_2(R"("rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, )"), "rope_scaling.rope_type", "dynamic"},
+        Refused{gemma_2(R"("rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, )"), "rope_scaling.rope_type",
+                "dynamic"},
         Refused{gemma_3(R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}, )"),
                 "rope_scaling.rope_type", "llama3"},
@@ -236,10 +240,12 @@ INSTANTIATE_TEST_SUITE_P(
                 {"full_attention": {"rope_type": "linear", "factor": 8}}, )"),
                 "rope_scaling", "another scaling"},
         Refused{gemma_1(R"("partial_rotary_factor": 0.5, )"), "partial_rotary_factor", "0.5"},
-        Refused{gemma_2(R"("layer_types": ["sliding_attention", "chunked_attention"], )"), "layer_types", "chunked_attention"},
+        Refused{gemma_2(R"("layer_types": ["sliding_attention", "chunked_attention"], )"), "layer_types",
+                "chunked_attention"},
         Refused{gemma_3(R"("layer_types": ["full_attention"], )"), "layer_types", "1 values for 2 layers"},
         Refused{gemma_3(R"("layer_types": [], )"), "layer_types", "0 values for 2 layers"},
-        Refused{gemma_1(R"("layer_types": ["full_attention", "sliding_attention"], )"), "layer_types", "sliding_attention"},
+        Refused{gemma_1(R"("layer_types": ["full_attention", "sliding_attention"], )"), "layer_types",
+                "sliding_attention"},
         Refused{gemma_3(R"("_sliding_window_pattern": 3, )"), "_sliding_window_pattern", "layer_types"},
         Refused{gemma_3(R"("sliding_window_pattern": 0, )"), "sliding_window_pattern", "integer from 1"},
         Refused{gemma_3(R"("sliding_window": null, )"), "sliding_window", "sliding_attention layers"},
@@ -254,7 +260,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{gemma_2(R"("max_position_embeddings": "8192", )"), "max_position_embeddings", "integer"},
         Refused{gemma_2(R"("torch_dtype": "int8", )"), "torch_dtype", "bfloat16"},
         Refused{gemma_2(R"("torch_dtype": "float32", "dtype": "bfloat16", )"), "torch_dtype", "bfloat16"},
-        Refused{gemma_2(R"("architectures": ["Gemma2ForSequenceClassification"], )"), "architectures", "Gemma2ForCausalLM"},
+        Refused{gemma_2(R"("architectures": ["Gemma2ForSequenceClassification"], )"), "architectures",
+                "Gemma2ForCausalLM"},
         Refused{gemma_3(R"("architectures": ["Gemma3TextModel"], )"), "architectures", "Gemma3ForCausalLM"},
         Refused{gemma_3(R"("is_encoder_decoder": true, )"), "is_encoder_decoder", "is true"},
         Refused{gemma_3(R"("pruned_heads": {"0": [1]}, )"), "pruned_heads", "not supported"},
@@ -265,8 +272,10 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{R"({"hidden_size": 64})", "model_type", "absent"},
         Refused{R"({"model_type": "gemma3"})", "text_config", "gemma3_text"},
         Refused{R"({"model_type": "gemma3", "text_config": []})", "text_config", "expected an object"},
-        Refused{R"({"model_type": "gemma3", "text_config": {"model_type": "llama"}})", "text_config.model_type", "llama"},
-        Refused{R"({"model_type": "gemma3", "text_config": {"attention_bias": true}})", "text_config.attention_bias", "true"},
+        Refused{R"({"model_type": "gemma3", "text_config": {"model_type": "llama"}})", "text_config.model_type",
+                "llama"},
+        Refused{R"({"model_type": "gemma3", "text_config": {"attention_bias": true}})", "text_config.attention_bias",
+                "true"},
         Refused{R"({"model_type": "gemma3", "text_config": {"final_logit_softcapping": 30.0}})",
                 "text_config.final_logit_softcapping", "image-text"},
         Refused{R"({"model_type": "gemma3", "tie_word_embeddings": false, "text_config": {}})", "tie_word_embeddings",
@@ -279,23 +288,26 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{R"({"model_type": "gemma", "hidden_size": 1e3})", "hidden_size", "integer from 1"},
         Refused{R"({"model_type": "gemma", "vocab_size": 99999999999999999999})", "vocab_size", "integer from 1"},
         Refused{R"({"model_type": "gemma", "num_hidden_layers": -3})", "num_hidden_layers", "integer from 1"}),
-    [](const auto& info) {
-      std::string name = info.param.key + "_" + std::to_string(info.index);
-      std::replace_if(name.begin(), name.end(), [](char c) { return c == '.'; }, '_');
+    [](const auto& refused) {
+      std::string name = refused.param.key + "_" + std::to_string(refused.index);
+      std::replace_if(
+          name.begin(), name.end(), [](char c) { return c == '.'; }, '_');
       return name;
     });
 
 TEST(GemmaConfig, KeysThatAreNullAreKeysThatSayNothing) {
-  EXPECT_EQ(error_of(gemma_1(R"("final_logit_softcapping": null, "quantization_config": null, "rope_scaling": null, )")), "");
+  EXPECT_EQ(
+      error_of(gemma_1(R"("final_logit_softcapping": null, "quantization_config": null, "rope_scaling": null, )")), "");
 }
 
 TEST(GemmaConfig, EveryProblemOfAFileIsReportedAtOnce) {
-  EXPECT_EQ(error_of(gemma_1(R"("tie_word_embeddings": false, "attention_bias": true, "colour": "red", )")),
-            "config.json: 3 problems:\n"
-            "  \"tie_word_embeddings\" is false; only models whose head is tied to the embedding are supported\n"
-            "  \"attention_bias\" is true; attention biases are not supported\n"
-            "  \"colour\" is the string \"red\"; this key is not known, so its meaning cannot be honoured; if the model does "
-            "not depend on it, delete the key from the file");
+  EXPECT_EQ(
+      error_of(gemma_1(R"("tie_word_embeddings": false, "attention_bias": true, "colour": "red", )")),
+      "config.json: 3 problems:\n"
+      "  \"tie_word_embeddings\" is false; only models whose head is tied to the embedding are supported\n"
+      "  \"attention_bias\" is true; attention biases are not supported\n"
+      "  \"colour\" is the string \"red\"; this key is not known, so its meaning cannot be honoured; if the model does "
+      "not depend on it, delete the key from the file");
 }
 
 TEST(GemmaConfig, BrokenJsonIsNamedWithItsPlace) {

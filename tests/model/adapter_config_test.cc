@@ -1,0 +1,150 @@
+#include "model/adapter_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "configs/error.h"
+#include "data/files/safetensors.h"
+#include "tests/testing/temp_dir.h"
+
+namespace gemma_sft {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// As peft 0.21 writes it, with `more` in front (keys and a comma).
+std::string peft_config(const std::string& more) {
+  return "{" + more +
+         R"("alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null, "auto_mapping": null,
+    "base_model_name_or_path": "google/gemma-2b", "bias": "none", "corda_config": null, "ensure_weight_tying": false,
+    "eva_config": null, "exclude_modules": null, "fan_in_fan_out": false, "inference_mode": true,
+    "init_lora_weights": true, "layer_replication": null, "layers_pattern": null, "layers_to_transform": null,
+    "loftq_config": {}, "lora_alpha": 32, "lora_bias": false, "lora_dropout": 0.05, "megatron_config": null,
+    "megatron_core": "megatron.core", "modules_to_save": null, "peft_type": "LORA", "peft_version": "0.21.2",
+    "qalora_group_size": 16, "r": 4, "rank_pattern": {}, "revision": null, "target_modules": ["q_proj", "v_proj"],
+    "target_parameters": null, "task_type": "CAUSAL_LM", "trainable_token_indices": null, "use_dora": false,
+    "use_qalora": false, "use_rslora": true})";
+}
+
+std::string without(std::string text, const std::string& part) { return text.erase(text.find(part), part.size()); }
+
+std::string error_of(const TempDir& dir) {
+  try {
+    load_adapter_config(dir.path());
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kModel);
+    return error.what();
+  }
+  return "";
+}
+
+void write_tensors(const TempDir& dir, const std::vector<std::string>& names) {
+  static const std::vector<float> zeros(4);
+  std::vector<TensorSource> tensors;
+  for (const std::string& name : names) {
+    tensors.push_back({name, TensorDtype::kF32, {2, 2}, [] { return static_cast<const void*>(zeros.data()); }});
+  }
+  write_safetensors(real_file_system(), dir / "adapter_model.safetensors", tensors);
+}
+
+TEST(AdapterConfig, ReadsWhatPeftWrites) {
+  const TempDir dir;
+  dir.write("adapter_config.json", peft_config(""));
+  const LoraOptions options = load_adapter_config(dir.path());
+  EXPECT_EQ(options.rank, 4);
+  EXPECT_EQ(options.alpha, 32);
+  EXPECT_EQ(options.dropout, 0.05);
+  EXPECT_TRUE(options.rslora);
+  EXPECT_THAT(options.target_modules, ElementsAre("q_proj", "v_proj"));
+  EXPECT_EQ(adapter_base_name(dir.path()), "google/gemma-2b");
+}
+
+TEST(AdapterConfig, ReadsWhatItWrites) {
+  const TempDir dir;
+  LoraOptions options;
+  options.rank = 3;
+  options.alpha = 7.5;
+  options.dropout = 0.1;
+  options.rslora = true;
+  options.target_modules = {"model.layers.0.mlp.up_proj", "q_proj"};
+  const std::string text = to_adapter_config_json(options, "google/gemma \"2b\"", options.target_modules);
+  dir.write("adapter_config.json", text);
+  const LoraOptions read = load_adapter_config(dir.path());
+  EXPECT_EQ(read.rank, options.rank);
+  EXPECT_EQ(read.alpha, options.alpha);
+  EXPECT_EQ(read.dropout, options.dropout);
+  EXPECT_EQ(read.rslora, options.rslora);
+  EXPECT_EQ(read.target_modules, options.target_modules);
+  EXPECT_EQ(adapter_base_name(dir.path()), "google/gemma \"2b\"");
+  EXPECT_THAT(text, HasSubstr("\"lora_alpha\": 7.5,"));
+  options.alpha = 16;
+  EXPECT_THAT(to_adapter_config_json(options, "", options.target_modules), HasSubstr("\"lora_alpha\": 16,\n"));
+}
+
+TEST(AdapterConfig, LayersGivenByOtherMeansThanNamesComeFromTheTensors) {
+  const TempDir dir;
+  write_tensors(dir, {"base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight",
+                      "base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight",
+                      "base_model.model.model.language_model.layers.0.mlp.up_proj.lora_A.weight",
+                      "base_model.model.model.language_model.layers.0.mlp.up_proj.lora_B.weight"});
+  const std::string list = R"("target_modules": ["q_proj", "v_proj"],)";
+  for (const std::string& text :
+       {without(peft_config(R"("target_modules": ".*(q|up)_proj", )"), list),
+        without(peft_config(R"("layers_to_transform": [0, 1], )"), "\"layers_to_transform\": null,"),
+        without(peft_config(R"("exclude_modules": ["v_proj"], )"), "\"exclude_modules\": null,")}) {
+    dir.write("adapter_config.json", text);
+    EXPECT_THAT(load_adapter_config(dir.path()).target_modules,
+                ElementsAre("model.layers.0.mlp.up_proj", "model.layers.1.self_attn.q_proj"));
+  }
+}
+
+TEST(AdapterConfig, WhatIsNotHonouredIsRefusedByName) {
+  struct Case {
+    std::string added, removed, key;
+  };
+  const std::vector<Case> cases = {
+      {R"("use_dora": true, )", "\"use_dora\": false,", "use_dora"},
+      {R"("modules_to_save": ["lm_head"], )", "\"modules_to_save\": null,", "modules_to_save"},
+      {R"("bias": "all", )", "\"bias\": \"none\",", "bias"},
+      {R"("rank_pattern": {"q_proj": 8}, )", "\"rank_pattern\": {},", "rank_pattern"},
+      {R"("alpha_pattern": {"q_proj": 8}, )", "\"alpha_pattern\": {},", "alpha_pattern"},
+      {R"("fan_in_fan_out": true, )", "\"fan_in_fan_out\": false,", "fan_in_fan_out"},
+      {R"("lora_bias": true, )", "\"lora_bias\": false,", "lora_bias"},
+      {R"("layer_replication": [[0, 4]], )", "\"layer_replication\": null,", "layer_replication"},
+      {R"("trainable_token_indices": [1], )", "\"trainable_token_indices\": null,", "trainable_token_indices"},
+      {R"("init_lora_weights": "pissa", )", "\"init_lora_weights\": true,", "init_lora_weights"},
+      {R"("peft_type": "LOHA", )", "\"peft_type\": \"LORA\",", "peft_type"},
+      {R"("something_new": {"a": 1}, )", "", "something_new"},
+      {R"("lora_dropout": 1.0, )", "\"lora_dropout\": 0.05,", "lora_dropout"},
+      {R"("r": 0, )", "\"r\": 4,", "r"},
+      {"", "\"r\": 4,", "r"},
+      {R"("target_modules": 3, )", R"("target_modules": ["q_proj", "v_proj"],)", "target_modules"},
+  };
+  const TempDir dir;
+  for (const Case& c : cases) {
+    const std::string text = peft_config(c.added);
+    dir.write("adapter_config.json", c.removed.empty() ? text : without(text, c.removed));
+    EXPECT_THAT(error_of(dir), HasSubstr("adapter_config.json: \"" + c.key + "\"")) << c.added;
+  }
+}
+
+TEST(AdapterConfig, AnAbsentFileIsNamed) {
+  const TempDir dir;
+  EXPECT_EQ(error_of(dir),
+            (dir / "adapter_config.json").string() + ": not found; expected an adapter folder as PEFT writes it");
+}
+
+TEST(AdapterConfig, ModulePathsOfImageTextModels) {
+  EXPECT_EQ(image_text_module_path("model.layers.0.mlp.up_proj"), "model.language_model.layers.0.mlp.up_proj");
+  EXPECT_EQ(text_module_path("model.language_model.layers.0.mlp.up_proj"), "model.layers.0.mlp.up_proj");
+  EXPECT_EQ(text_module_path("language_model.model.layers.0.mlp.up_proj"), "model.layers.0.mlp.up_proj");
+  EXPECT_EQ(text_module_path("q_proj"), "q_proj");
+}
+
+}  // namespace
+}  // namespace gemma_sft

@@ -1,0 +1,65 @@
+#include "model/model_folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "data/files/sha256.h"
+#include "data/text/tokenizer.h"
+#include "tests/testing/temp_dir.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST(ModelFolder, WithDtypeChangesTheDtypeAndNoOtherByte) {
+  EXPECT_EQ(
+      with_dtype("{\n \"torch_dtype\":\"float32\" ,\"x\": [\"dtype\"],\n\"dtype\": \"float32\",\n\t\"text_config\": "
+                 "{\"dtype\": \"float32\"}, \"vision_config\": {\"dtype\": \"float32\"}}\n",
+                 ModelDtype::kBf16),
+      "{\n \"torch_dtype\":\"bfloat16\" ,\"x\": [\"dtype\"],\n\"dtype\": \"bfloat16\",\n\t\"text_config\": "
+      "{\"dtype\": \"bfloat16\"}, \"vision_config\": {\"dtype\": \"float32\"}}\n");
+  EXPECT_EQ(with_dtype("{\"a\": 1}", ModelDtype::kFp16), "{\"a\": 1}");
+}
+
+TEST(ModelFolder, TokenizerFilesAreCopiedByteForByteAndNothingElse) {
+  const TempDir dir;
+  fs::create_directory(dir / "to");
+  dir.write("from/tokenizer.model", std::string("\0\xff\r\n", 4));
+  dir.write("from/chat_template.jinja", "{{ bos_token }}");
+  dir.write("from/preprocessor_config.json", "{}");
+  dir.write("from/model.safetensors", "x");
+  dir.write("from/README.md", "x");
+  const auto digests = copy_tokenizer_files(real_file_system(), dir / "from", dir / "to");
+  EXPECT_THAT(dir.list(), ::testing::IsSupersetOf(
+                              {"to/", "to/chat_template.jinja", "to/preprocessor_config.json", "to/tokenizer.model"}));
+  EXPECT_EQ(digests.size(), 3u);
+  EXPECT_EQ(digests.at("tokenizer.model"), sha256_hex(std::string("\0\xff\r\n", 4)));
+  EXPECT_EQ(read_file(dir / "to/tokenizer.model"), std::string("\0\xff\r\n", 4));
+  EXPECT_FALSE(fs::exists(dir / "to/README.md"));
+}
+
+TEST(ModelFolder, ANewGenerationConfigStopsAtTheTurnsEndToo) {
+  const TempDir dir;
+  fs::create_directory(dir / "model");
+  const fs::path tokenizer = fs::path(GEMMA_SFT_SOURCE_DIR) / "tests/data/fixtures/tiny_tokenizer.model";
+  fs::copy_file(tokenizer, dir / "model/tokenizer.model");
+  const int32_t end = Tokenizer::load(tokenizer)->end_of_turn_id();
+  EXPECT_EQ(new_generation_config(dir / "model"), "{\n  \"bos_token_id\": 2,\n  \"eos_token_id\": [\n    1,\n    " +
+                                                      std::to_string(end) + "\n  ],\n  \"pad_token_id\": 0\n}\n");
+}
+
+TEST(ModelFolder, WithoutATokenizerTheIdsComeFromTheConfig) {
+  const TempDir dir;
+  dir.write("config.json", R"({"bos_token_id": 5, "eos_token_id": [7, 8], "pad_token_id": 9})");
+  EXPECT_EQ(new_generation_config(dir.path()),
+            "{\n  \"bos_token_id\": 5,\n  \"eos_token_id\": [\n    7,\n    8\n  ],\n  \"pad_token_id\": 9\n}\n");
+}
+
+}  // namespace
+}  // namespace gemma_sft
