@@ -4,7 +4,8 @@ foreach(program gemma-sft gemma-sft-engine)
     install(TARGETS ${program} RUNTIME DESTINATION bin)
   endif()
 endforeach()
-install(DIRECTORY "${CMAKE_SOURCE_DIR}/configs/" DESTINATION share/gemma-sft/configs FILES_MATCHING PATTERN "*.yaml")
+install(DIRECTORY "${CMAKE_SOURCE_DIR}/configs/" DESTINATION share/gemma-sft/configs
+  FILES_MATCHING PATTERN "*.yaml" PATTERN "*.json" PATTERN "*.jsonl" PATTERN "*.txt" PATTERN CMakeLists.txt EXCLUDE)
 
 # An installed tree stands alone: it takes the LibTorch libraries along, in the layout that their own run paths expect.
 if(GEMMA_SFT_TORCH)
