@@ -1,7 +1,8 @@
 #include <ATen/Context.h>
-#include <ATen/cuda/CUDAContextLight.h>
+#include <cuda_runtime_api.h>
 #include <ATen/ops/ones.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <fmt/format.h>
 
@@ -26,8 +27,14 @@ std::optional<std::string> find_problem(c10::Device device) {
   }
 }
 
+cudaDeviceProp device_properties(c10::Device device) {
+  cudaDeviceProp properties;
+  C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
+  return properties;
+}
+
 std::string name_and_capability(c10::Device device) {
-  const cudaDeviceProp& properties = *at::cuda::getDeviceProperties(device.index());
+  const cudaDeviceProp properties = device_properties(device);
   return fmt::format("{}, compute capability {}.{}", properties.name, properties.major, properties.minor);
 }
 
@@ -75,7 +82,7 @@ c10::Device choose_device(const std::string& name) {
 
 std::string describe_device(c10::Device device) {
   if (device.is_cpu()) return "cpu";
-  return fmt::format("{} ({})", device.str(), at::cuda::getDeviceProperties(device.index())->name);
+  return fmt::format("{} ({})", device.str(), device_properties(device).name);
 }
 
 int64_t peak_memory_bytes(c10::Device device) {
