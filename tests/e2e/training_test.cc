@@ -150,6 +150,7 @@ TEST(Training, ASecondSignalStopsAtOnce) {
   const std::vector<std::string> more = long_step_words(work);
   Process process(work.train_words("run", more), work.options());
   for (int i = 0; i < 3000 && count_lines(work / "run/run.log") < 3; ++i) ASSERT_FALSE(process.ends_within(0.01));
+  ASSERT_FALSE(process.ends_within(0.5));  // now it is in the middle of its first step
   process.send(SIGTERM);
   EXPECT_FALSE(process.ends_within(1.0)) << "the step is to be finished first";
   process.send(SIGTERM);
@@ -188,7 +189,9 @@ TEST(Training, WhatChangedIsNamedAndRefusedUnlessAllowed) {
   EXPECT_THAT(refused.err, HasSubstr("--allow-changed config"));
   std::vector<std::string> allowed = other_rate;
   allowed.insert(allowed.end(), {"--allow-changed", "config"});
-  EXPECT_EQ(work.train("rate", allowed).exit_code, 0);
+  const ProcessResult continued = work.train("run", allowed);
+  EXPECT_EQ(continued.exit_code, 0) << continued.err;
+  EXPECT_THAT(continued.err, HasSubstr("training.learning_rate"));
 }
 
 TEST(Training, ACheckpointWithAFlippedByteIsPassedOverAndWithoutAnyOtherTheRunIsRefused) {

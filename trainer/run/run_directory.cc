@@ -44,6 +44,14 @@ void require_run_id(const std::string& id) {
   }
 }
 
+// The run that a folder already holds, as its run_manifest.json says.
+std::optional<std::string> find_run_id(const fs::path& folder) {
+  std::ifstream stream(folder / "run_manifest.json");
+  const nlohmann::json manifest = nlohmann::json::parse(stream, nullptr, /*allow_exceptions=*/false);
+  if (!manifest.is_object() || !manifest.contains("run_id") || !manifest["run_id"].is_string()) return std::nullopt;
+  return manifest["run_id"].get<std::string>();
+}
+
 std::string host_name() {
   char name[256] = "unknown host";
   if (gethostname(name, sizeof(name)) != 0) return "unknown host";
@@ -74,6 +82,7 @@ RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request)
                                          ": --resume never needs a folder that is absent or empty; give another "
                                          "--output, or --resume auto to continue this one");
     }
+    if (!request.run_id) place.id = find_run_id(place.folder).value_or(place.id);
     return place;
   }
   const fs::path parent = config.output.run_dir;

@@ -30,7 +30,9 @@ struct PlaceRequest {
   std::optional<std::string> exact_folder = {};  // --output DIR
   ResumeMode resume = ResumeMode::kAuto;
 };
-// Computes, creates nothing. `kNever` takes the next free suffix: run_<id>-2, -3, ...
+// Computes, creates nothing. `kNever` takes the next free suffix: run_<id>-2, -3, ... A folder named with --output that
+// holds a run keeps that run's id, so that a changed configuration meets the checks of a resume instead of a stranger's
+// checkpoints.
 RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request);
 
 // Owns the lock of the folder for the life of the object; a second process is refused with the owner's pid and host

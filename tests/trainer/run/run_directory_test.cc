@@ -66,6 +66,19 @@ TEST(RunPlace, OutputNamesTheVeryFolder) {
   EXPECT_EQ(place.id, default_run_id(config_of("runs")));
 }
 
+TEST(RunPlace, AnOutputFolderThatHoldsARunKeepsItsId) {
+  const TempDir dir;
+  const RunConfig config = config_of("r");
+  const std::string folder = (dir / "out").string();
+  dir.write("out/run_manifest.json", "{\"run_id\": \"earlier\"}");
+  EXPECT_EQ(resolve_run_place(config, {.exact_folder = folder}).id, "earlier");
+  EXPECT_EQ(resolve_run_place(config, {.run_id = "mine", .exact_folder = folder}).id, "mine");
+  for (const char* broken : {"", "{", "[]", "{}", "{\"run_id\": 5}"}) {
+    dir.write("out/run_manifest.json", broken);
+    EXPECT_EQ(resolve_run_place(config, {.exact_folder = folder}).id, default_run_id(config)) << broken;
+  }
+}
+
 TEST(RunPlace, NeverTakesTheNextFreeSuffixAndMakesNothing) {
   const TempDir dir;
   const RunConfig config = config_of(dir.path().string());
