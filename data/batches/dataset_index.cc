@@ -214,6 +214,22 @@ class Indexer {
     if (shown_.size() < kMaxShownProblems) shown_.push_back(row.message);
   }
 
+  void too_long(const RowProblem& row) {
+    if (options_.on_long == OnLong::kSkip) {
+      skip(row);
+    } else {
+      ++long_rows_;
+      bad_row(row);
+    }
+  }
+
+  // Tokens that the row has whatever its text is.
+  int64_t least_tokens(const Example& example) const {
+    size_t bytes = 0;
+    for (const Turn& turn : example.turns) bytes += strip_like_python(turn.text).size();
+    return static_cast<int64_t>(bytes / tokenizer_.longest_piece_bytes());
+  }
+
   static void list(std::vector<RowPlace>& places, int64_t& count, const RowPlace& place) {
     ++count;
     if (places.size() < DatasetIndex::kMaxListed) places.push_back(place);
@@ -263,6 +279,13 @@ class Indexer {
                   fmt::format("expected an id of its own, found {} as in line {}", quoted_excerpt(example.id), first)));
       return false;
     }
+    if (const auto least = least_tokens(example);
+        least > options_.max_seq_length && options_.on_long != OnLong::kTruncate) {
+      too_long(problem(example, 1, "row",
+                       fmt::format("expected at most {} tokens (model.max_seq_length), found at least {}",
+                                   options_.max_seq_length, least)));
+      return false;  // without tokenising what may be a book
+    }
     TokenizedExample tokenized;
     try {
       tokenized = tokenize_example(tokenizer_, example, mode_);
@@ -279,15 +302,9 @@ class Indexer {
     const int64_t targets = count_targets(tokenized);
     const bool is_long = length > options_.max_seq_length;
     if (is_long && options_.on_long != OnLong::kTruncate) {
-      const RowProblem too_long = problem(
+      too_long(problem(
           example, 1, "row",
-          fmt::format("expected at most {} tokens (model.max_seq_length), found {}", options_.max_seq_length, length));
-      if (options_.on_long == OnLong::kSkip) {
-        skip(too_long);
-      } else {
-        ++long_rows_;
-        bad_row(too_long);
-      }
+          fmt::format("expected at most {} tokens (model.max_seq_length), found {}", options_.max_seq_length, length)));
       return false;
     }
     if (is_long) cut(tokenized, options_.max_seq_length);

@@ -45,7 +45,7 @@ struct IndexOptions {
 
 // Rows of one file that will be trained on (or evaluated). Immutable; safe to share between threads.
 struct DatasetIndex {
-  static constexpr size_t kMaxListed = 1000;
+  static constexpr size_t kMaxListed = 100'000;  // of each kind
 
   std::string file;
   std::string sha256;  // of the whole file's bytes; empty when stop_requested ended the pass

@@ -55,11 +55,12 @@ RowExplanation explain_row(const std::string& file, int64_t row, std::shared_ptr
   const Example example = find_row(file, row, options.format);
   const ControlTokens mode = options.parse_control_tokens ? ControlTokens::kParse : ControlTokens::kLiteral;
   TokenizedExample tokenized = tokenize_example(*tokenizer, example, mode);
+  const int64_t vocab_size = options.vocab_size > 0 ? options.vocab_size : tokenizer->size();
   for (size_t i = 0; i < tokenized.input_ids.size(); ++i) {
-    if (tokenized.input_ids[i] < tokenizer->size()) continue;
+    if (tokenized.input_ids[i] < vocab_size) continue;
     throw Error(ErrorKind::kData,
                 fmt::format("{}:{}:1: input_ids[{}]: expected an id of the vocabulary, 0 to {}, found {}", file,
-                            example.place.line, i, tokenizer->size() - 1, tokenized.input_ids[i]));
+                            example.place.line, i, vocab_size - 1, tokenized.input_ids[i]));
   }
 
   RowExplanation explanation;
@@ -70,15 +71,7 @@ RowExplanation explain_row(const std::string& file, int64_t row, std::shared_ptr
     return tokenizer->spells_control_token(turn.text);
   });
   const auto length = static_cast<int64_t>(tokenized.input_ids.size());
-  if (length > options.max_seq_length) {
-    if (options.on_long != OnLong::kTruncate) {
-      throw Error(
-          ErrorKind::kData,
-          fmt::format(
-              "{}:{}:1: row: expected at most {} tokens (model.max_seq_length), found {}; shorten the row, raise "
-              "model.max_seq_length or set dataset.on_long: truncate",
-              file, example.place.line, options.max_seq_length, length));
-    }
+  if (length > options.max_seq_length && options.on_long == OnLong::kTruncate) {
     explanation.cut_tokens = length - options.max_seq_length;
     tokenized.input_ids.resize(static_cast<size_t>(options.max_seq_length));
     tokenized.loss_mask.resize(static_cast<size_t>(options.max_seq_length));

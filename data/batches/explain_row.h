@@ -31,8 +31,10 @@ struct RowExplanation {
   bool spells_control_token = false;
 };
 
-// `row` counts the rows of the file (blank lines are none) from 1. Throws Error(kData) when there is no such row or
-// when it is a bad record; of `options` format, max_seq_length, on_long and parse_control_tokens are used.
+// `row` counts the rows of the file (blank lines are none) from 1. A row longer than max_seq_length is shown cut when
+// on_long is truncate, else whole: the caller says what becomes of it. Throws Error(kData) when there is no such row or
+// when its fields are wrong; of `options` format, max_seq_length, on_long, parse_control_tokens and vocab_size are
+// used.
 RowExplanation explain_row(const std::string& file, int64_t row, std::shared_ptr<const Tokenizer> tokenizer,
                            const IndexOptions& options);
 

@@ -37,6 +37,16 @@ std::unique_ptr<Processor> make_processor(const SentencePieceModel& model, const
   return processor;
 }
 
+void require_id(int32_t id) {
+  if (id < 0) throw Error(ErrorKind::kInternal, fmt::format("the token id {} is negative", id));
+}
+
+// True when `character` stands nowhere in the piece but in a run at its start.
+bool run_starts_piece(std::string_view piece, std::string_view character) {
+  while (piece.starts_with(character)) piece.remove_prefix(character.size());
+  return piece.find(character) == std::string_view::npos;
+}
+
 }  // namespace
 
 struct Tokenizer::State {
@@ -47,7 +57,11 @@ struct Tokenizer::State {
   std::vector<bool> control;                          // by id
   // Lengths of the control tokens' texts, longest first, by their first byte.
   std::array<std::vector<size_t>, 256> control_lengths;
-  bool lines_are_separate = false;  // no piece but runs of "\n" holds a "\n"
+  // Whether a text may be cut before a run of newlines, or of spaces, without changing its ids: when no piece goes past
+  // the start of one, nothing on one side can be joined with anything on the other.
+  bool newline_runs_start_pieces = true;
+  bool space_runs_start_pieces = true;
+  size_t longest_piece = 0;  // bytes
   int32_t bos = 0, eos = 0, pad = 0, unk = 0, start_of_turn = 0, end_of_turn = 0;
 
   std::unique_ptr<Processor> plain;
@@ -78,16 +92,22 @@ struct Tokenizer::State {
     return 0;
   }
 
+  // Bytes of the first stretch of `text`: all of it, or up to a place where it may be cut.
+  size_t stretch_size(std::string_view text) const {
+    for (size_t at = kStretchBytes; at < text.size(); ++at) {
+      const char c = text[at];
+      if (c == text[at - 1]) continue;  // inside a run
+      if (c == '\n' && newline_runs_start_pieces) return at;
+      // U+2581 in the text is taken as a space.
+      if (c == ' ' && space_runs_start_pieces && !text.substr(0, at).ends_with(kSpaceSymbol)) return at;
+    }
+    return text.size();
+  }
+
   void append(const Processor& processor, std::string_view text, std::vector<int32_t>& ids_out) const {
     std::vector<int> stretch_ids;
     while (!text.empty()) {
-      size_t size = text.size();
-      if (size > kStretchBytes && lines_are_separate) {
-        // A run of newlines is one piece whatever stands before it: cut where one starts.
-        size_t at = text.find('\n', kStretchBytes);
-        while (at != std::string_view::npos && text[at - 1] == '\n') at = text.find('\n', at + 1);
-        if (at != std::string_view::npos) size = at;
-      }
+      const size_t size = stretch_size(text);
       stretch_ids.clear();
       const auto status = processor.Encode(text.substr(0, size), &stretch_ids);
       if (!status.ok()) {
@@ -129,14 +149,12 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& fo
   const std::vector<Piece>& pieces = state->model.pieces;
   state->ids.reserve(pieces.size());
   state->control.resize(pieces.size());
-  state->lines_are_separate = true;
   for (size_t id = 0; id < pieces.size(); ++id) {
     const std::string& text = pieces[id].text;
     state->ids.emplace(text, static_cast<int32_t>(id));
-    if (text.find('\n') != std::string::npos &&
-        (pieces[id].type != PieceType::kUserDefined || text.find_first_not_of('\n') != std::string::npos)) {
-      state->lines_are_separate = false;
-    }
+    state->newline_runs_start_pieces &= run_starts_piece(text, "\n");
+    state->space_runs_start_pieces &= run_starts_piece(text, kSpaceSymbol);
+    state->longest_piece = std::max(state->longest_piece, text.size());
     if (!is_control_piece(pieces[id])) continue;
     state->control[id] = true;
     auto& lengths = state->control_lengths[static_cast<unsigned char>(text.front())];
@@ -177,6 +195,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& fo
 }
 
 int64_t Tokenizer::size() const { return static_cast<int64_t>(state_->model.pieces.size()); }
+size_t Tokenizer::longest_piece_bytes() const { return state_->longest_piece; }
 int32_t Tokenizer::bos_id() const { return state_->bos; }
 int32_t Tokenizer::eos_id() const { return state_->eos; }
 int32_t Tokenizer::pad_id() const { return state_->pad; }
@@ -220,9 +239,8 @@ bool Tokenizer::spells_control_token(std::string_view text) const {
 std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
   std::string raw;
   for (const int32_t id : ids) {
-    if (id < 0 || id >= size()) {
-      throw Error(ErrorKind::kInternal, fmt::format("{}: no piece has the id {}", state_->name, id));
-    }
+    require_id(id);
+    if (id >= size()) continue;
     const Piece& piece = state_->model.pieces[static_cast<size_t>(id)];
     if (piece.type == PieceType::kByte) {
       raw.push_back(static_cast<char>(byte_of_piece(piece.text)));
@@ -250,10 +268,8 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
 }
 
 std::string Tokenizer::piece(int32_t id) const {
-  if (id < 0 || id >= size()) {
-    throw Error(ErrorKind::kInternal, fmt::format("{}: no piece has the id {}", state_->name, id));
-  }
-  return state_->model.pieces[static_cast<size_t>(id)].text;
+  require_id(id);
+  return id >= size() ? "" : state_->model.pieces[static_cast<size_t>(id)].text;
 }
 
 std::optional<int32_t> Tokenizer::find_piece(std::string_view text) const {

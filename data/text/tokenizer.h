@@ -23,7 +23,8 @@ class Tokenizer {
   static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& folder_or_file);
   ~Tokenizer();
 
-  int64_t size() const;  // number of pieces
+  int64_t size() const;                // number of pieces
+  size_t longest_piece_bytes() const;  // a text of n bytes has at least n / longest_piece_bytes() tokens
   int32_t bos_id() const;
   int32_t eos_id() const;
   int32_t pad_id() const;  // 0 when the vocabulary has no <pad>: padding is masked by length, never by id
@@ -39,9 +40,10 @@ class Tokenizer {
   // True when `text` spells a control token (what encode_literal and the other one differ on).
   bool spells_control_token(std::string_view text) const;
 
-  std::string decode(
-      const std::vector<int32_t>& ids) const;  // control tokens spelled out; bytes joined; invalid UTF-8 -> U+FFFD
-  std::string piece(int32_t id) const;         // as in the vocabulary: spaces stand as U+2581
+  // Control tokens spelled out, bytes joined, invalid UTF-8 -> U+FFFD. Ids past the vocabulary (a model may pad its
+  // embedding with rows that have no piece) become nothing. Throws Error(kInternal) for a negative id, as piece() does.
+  std::string decode(const std::vector<int32_t>& ids) const;
+  std::string piece(int32_t id) const;  // as in the vocabulary: spaces stand as U+2581; "" past the vocabulary
   std::optional<int32_t> find_piece(std::string_view text) const;  // the id of exactly this piece
   bool is_control(int32_t id) const;  // <bos>, <eos>, <pad>, <unk>, <start_of_turn>, <end_of_turn>, <unusedN>, ...
 

@@ -99,9 +99,9 @@ TEST(DatasetIndex, ReportsTwentyProblemsAndTheExactTotal) {
   EXPECT_THAT(error, HasSubstr("\n  and 10 more\nfix the rows, or set dataset.on_bad_record: skip"));
 }
 
-TEST(DatasetIndex, SkippingCountsAndNamesEveryBadRow) {
+TEST(DatasetIndex, SkippingCountsEveryBadRowAndTellsOfEach) {
   std::string text = training_row("a", "x", "y");
-  for (int i = 0; i < 1'500; ++i) text += "{\"prompt\": 5}\n";
+  for (int i = 0; i < 100'500; ++i) text += "{}\n";
   int64_t told = 0;
   const DatasetIndex index =
       index_of(RowsFile(text), {.on_bad_record = OnBadRecord::kSkip, .on_skipped = [&](const RowProblem& row) {
@@ -109,10 +109,10 @@ TEST(DatasetIndex, SkippingCountsAndNamesEveryBadRow) {
                                   EXPECT_EQ(row.place.line, told + 1);
                                 }});
   EXPECT_EQ(index.train.size(), 1u);
-  EXPECT_EQ(index.skipped_rows, 1'500);
-  EXPECT_EQ(told, 1'500);
-  EXPECT_EQ(index.skipped.size(), DatasetIndex::kMaxListed);
-  EXPECT_EQ(index.rows_read, 1'501);
+  EXPECT_EQ(index.skipped_rows, 100'500);
+  EXPECT_EQ(told, 100'500);
+  EXPECT_EQ(index.skipped.size(), 100'000u);  // the list is bounded, the counts are not
+  EXPECT_EQ(index.rows_read, 100'501);
 }
 
 TEST(DatasetIndex, SkippingEveryRowIsAnError) {
@@ -146,6 +146,15 @@ TEST(DatasetIndex, ALongRowIsABadRecordUnlessOnLongSaysOtherwise) {
   EXPECT_EQ(cut.truncated_target_rows, 1);
   EXPECT_EQ(cut.truncated_targets[0].line, 2);
   EXPECT_EQ(cut.skipped_rows, 0);
+}
+
+TEST(DatasetIndex, ABookInOneRowIsRefusedWithoutTokenisingIt) {
+  // One word of 40 MB would take gigabytes.
+  const RowsFile file(training_row("a", "x", "y") + training_row("b", "x", std::string(40'000'000, 'a')));
+  const DatasetIndex index = index_of(file, {.on_long = OnLong::kSkip});
+  EXPECT_EQ(index.train.size(), 1u);
+  EXPECT_THAT(index.skipped.at(0).message,
+              HasSubstr(":2:1: row: expected at most 2048 tokens (model.max_seq_length), found at least 430107"));
 }
 
 TEST(DatasetIndex, ARowWhoseTargetsAreAllCutOffIsABadRecord) {

@@ -35,6 +35,7 @@ TEST(Tokenizer, KnowsTheSpecialPieces) {
   EXPECT_EQ(tokenizer->eos_id(), 1);
   EXPECT_EQ(tokenizer->bos_id(), 2);
   EXPECT_EQ(tokenizer->unk_id(), 3);
+  EXPECT_EQ(tokenizer->longest_piece_bytes(), 31u * 3);  // the longest run of spaces
   EXPECT_EQ(tokenizer->piece(tokenizer->start_of_turn_id()), "<start_of_turn>");
   EXPECT_EQ(tokenizer->piece(tokenizer->end_of_turn_id()), "<end_of_turn>");
   EXPECT_EQ(tokenizer->find_piece("<unused3>"), 9);
@@ -170,27 +171,55 @@ TEST(Tokenizer, DecodesBytesThatAreNoCharacterAsReplacementCharacters) {
             "\xef\xbf\xbd"
             "e");
   EXPECT_EQ(tokenizer->decode({tokenizer->bos_id(), *tokenizer->find_piece("e"), tokenizer->unk_id()}), "<bos>e<unk>");
-  EXPECT_THROW(tokenizer->decode({512}), Error);
+}
+
+TEST(Tokenizer, IdsPastTheVocabularyAreNothingAndNegativeOnesAnError) {
+  const auto tokenizer = tiny_tokenizer();
+  EXPECT_EQ(tokenizer->decode({512, *tokenizer->find_piece("e"), 262'144}), "e");
+  EXPECT_EQ(tokenizer->piece(512), "");
+  EXPECT_THROW(tokenizer->decode({-1}), Error);
   EXPECT_THROW(tokenizer->piece(-1), Error);
 }
 
-TEST(Tokenizer, CutsLongTextsAtLineEndsWithoutChangingTheirIds) {
+// Long texts are tokenised in stretches. Short ones are not: a long text must have the ids of its lines one after the
+// other.
+TEST(Tokenizer, CutsLongTextsWithoutChangingTheirIds) {
   const auto tokenizer = tiny_tokenizer();
   std::mt19937 random(5);  // NOLINT
-  std::string text;
-  std::vector<int32_t> expected;
-  const auto add = [&](const std::string& part) {
-    text += part;
-    const auto ids = tokenizer->encode_literal(part);
-    expected.insert(expected.end(), ids.begin(), ids.end());
-  };
-  while (text.size() < 400'000) {
-    std::string line;
-    for (size_t n = 1 + random() % 3'000; n > 0; --n) line += "the sum of 42 <b>"[random() % 17];
-    add("x" + line);
-    add(std::string(1 + random() % 31, '\n'));
+  const std::vector<std::string> parts = {"the",
+                                          "sum",
+                                          " ",
+                                          "  ",
+                                          "    ",
+                                          "\xe2\x96\x81",
+                                          "<b>",
+                                          "42",
+                                          "\xc3\xa9",
+                                          "\xf0\x9f\x98\x80",
+                                          "<start_of_turn>",
+                                          "\t",
+                                          ".",
+                                          " of the",
+                                          "   a"};
+  for (const size_t longest_line : {200u, 60'000u}) {  // cut at newlines; cut at spaces
+    std::string text;
+    std::vector<int32_t> expected;
+    const auto add = [&](const std::string& part) {
+      ASSERT_LT(part.size(), 64u << 10);
+      text += part;
+      const auto ids = tokenizer->encode_literal(part);
+      expected.insert(expected.end(), ids.begin(), ids.end());
+    };
+    while (text.size() < 500'000) {
+      std::string line;
+      while (line.size() + 20 < longest_line) line += parts[random() % parts.size()];
+      add("x" + line);
+      add(std::string(1 + random() % 31, '\n'));
+    }
+    EXPECT_EQ(tokenizer->encode_literal(text + "<bos>").size(),
+              expected.size() + tokenizer->encode_literal("<bos>").size());
+    EXPECT_EQ(tokenizer->encode_literal(text), expected);
   }
-  EXPECT_EQ(tokenizer->encode_literal(text), expected);
 }
 
 TEST(Tokenizer, TokenisesOneLongWordAndOneLongLine) {
@@ -299,6 +328,22 @@ TEST_F(TokenizerFile, ANewlineInsideOtherPiecesDoesNotBreakLongTexts) {
   for (int i = 0; i < 60'000; ++i) {
     text += "x\nx";
     expected.push_back(512);
+  }
+  EXPECT_EQ(tokenizer->encode_literal(text), expected);
+}
+
+TEST_F(TokenizerFile, ASpaceInsideOtherPiecesDoesNotBreakLongTexts) {
+  SentencePieceModel model = tiny_model();
+  const std::string space = "\xe2\x96\x81";
+  model.pieces.push_back({"e" + space, 0, PieceType::kNormal});
+  model.pieces.push_back({"e" + space + "e", 0, PieceType::kNormal});
+  write("tokenizer.model", serialize_sentencepiece_model(model));
+  const auto tokenizer = Tokenizer::load(folder_);
+  std::string text;
+  std::vector<int32_t> expected;
+  for (int i = 0; i < 40'000; ++i) {
+    text += "e e\t";
+    expected.insert(expected.end(), {513, *tokenizer->find_piece("<0x09>")});
   }
   EXPECT_EQ(tokenizer->encode_literal(text), expected);
 }
