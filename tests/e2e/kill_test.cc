@@ -30,6 +30,7 @@ void kill_and_compare(const std::vector<std::string>& more, int64_t kills_wanted
   ASSERT_GE(expected.size(), 12u);
 
   int64_t kills = 0;
+  int64_t resumed = 0;
   for (int run = 0; kills < kills_wanted; ++run) {
     const std::string name = "run-" + std::to_string(run);
     for (int killed_here = 0;; ++killed_here) {
@@ -37,7 +38,7 @@ void kill_and_compare(const std::vector<std::string>& more, int64_t kills_wanted
       const double share = std::uniform_real_distribution<double>(0, 1.05)(random);
       if (killed_here < kMostKillsOfARun && kills < kills_wanted && !process.ends_within(share * undisturbed.seconds)) {
         process.send(SIGKILL);
-        process.wait();
+        resumed += process.wait().err.find("continuing from") != std::string::npos ? 1 : 0;
         ++kills;
         continue;
       }
@@ -49,7 +50,8 @@ void kill_and_compare(const std::vector<std::string>& more, int64_t kills_wanted
     EXPECT_EQ(lasting_metrics(work / name), expected_metrics) << "seed " << seed << ", run " << run;
     std::filesystem::remove_all(work / name);
   }
-  std::cout << kills << " kills, seed " << seed << "\n";
+  EXPECT_GT(resumed, 0) << "no killed process had taken up a checkpoint: these kills tested little";
+  std::cout << kills << " kills, " << resumed << " of processes that had resumed, seed " << seed << "\n";
 }
 
 TEST(Kill, AFullRunIsTheSameAfterEveryKill) {

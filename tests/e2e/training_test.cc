@@ -180,16 +180,14 @@ TEST(Training, WhatChangedIsNamedAndRefusedUnlessAllowed) {
   ASSERT_EQ(work.train("run", {"--set", "training.max_steps=6"}).exit_code, 0);
   const ProcessResult longer = work.train("run", {"--set", "training.max_steps=8"});
   EXPECT_EQ(longer.exit_code, 0) << longer.err;
-  const std::vector<std::string> other_rate = {
-      "--set", "training.max_steps=10", "--set", "training.learning_rate=1e-4", "--run-id", "same"};
-  ASSERT_EQ(work.train("rate", {"--set", "training.max_steps=6", "--run-id", "same"}).exit_code, 0);
-  const ProcessResult refused = work.train("rate", other_rate);
+  EXPECT_THAT(longer.err, HasSubstr("continuing from run/checkpoint-6"));
+  std::vector<std::string> other_rate = {"--set", "training.max_steps=10", "--set", "training.learning_rate=1e-4"};
+  const ProcessResult refused = work.train("run", other_rate);
   EXPECT_EQ(refused.exit_code, 13);
   EXPECT_THAT(refused.err, HasSubstr("training.learning_rate"));
   EXPECT_THAT(refused.err, HasSubstr("--allow-changed config"));
-  std::vector<std::string> allowed = other_rate;
-  allowed.insert(allowed.end(), {"--allow-changed", "config"});
-  const ProcessResult continued = work.train("run", allowed);
+  other_rate.insert(other_rate.end(), {"--allow-changed", "config"});
+  const ProcessResult continued = work.train("run", other_rate);
   EXPECT_EQ(continued.exit_code, 0) << continued.err;
   EXPECT_THAT(continued.err, HasSubstr("training.learning_rate"));
 }
