@@ -231,6 +231,25 @@ TEST(Training, ALossThatIsNotANumberEndsTheRunWithItsRowsNamed) {
   EXPECT_THAT(read_file(work / "run/run.log"), HasSubstr("error: "));
 }
 
+TEST(Training, RunningOutOfMemoryTellsTheStepTheBatchAndWhatToChange) {
+  const Workspace work;
+  std::string prompt;
+  std::string rows;
+  for (int word = 0; word < 6000; ++word) prompt += "stone ";
+  for (int row = 0; row < 4; ++row) rows += nlohmann::json({{"prompt", prompt}, {"response", "river"}}).dump() + "\n";
+  work.files().write("long.jsonl", rows);
+  std::string command = "ulimit -v 1000000; exec";
+  for (const std::string& word :
+       work.train_words("run", {"--data", "long.jsonl", "--set", "model.max_seq_length=8192", "--set",
+                                "dataset.validation_fraction=0", "--set", "evaluation.every=null"})) {
+    command += " '" + word + "'";
+  }
+  const ProcessResult result = run_process({"/bin/sh", "-c", command}, work.options());
+  EXPECT_EQ(result.exit_code, 11) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("step 1"));
+  EXPECT_THAT(result.err, HasSubstr("training.batch_size"));
+}
+
 TEST(Training, ErrorsOfTheDataAndThePlaceHaveTheirExitCodes) {
   const Workspace work;
   work.files().write("bad.jsonl", make_rows(3) + "{\"id\": \"x\", \"prompt\": \"p\"}\n");

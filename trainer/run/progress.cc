@@ -149,7 +149,7 @@ void Progress::on_eval(const EvalRecord& record) {
 
 void Progress::on_checkpoint(int64_t step, const std::string& folder, double seconds) {
   if (options_.quiet) return;
-  print_line(fmt::format("step {}: checkpoint saved in {:.1f} s: {}", step, seconds, folder));
+  print_line(fmt::format("step {}: checkpoint saved in {:.2f} s: {}", step, seconds, folder));
 }
 
 void Progress::on_note(const std::string& message) {
