@@ -1,0 +1,323 @@
+#include "trainer/run_training.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "configs/error.h"
+#include "data/files/safetensors.h"
+#include "tests/testing/failing_file_system.h"
+#include "tests/trainer/tiny_run.h"
+#include "trainer/stop_signal.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class RunTrainingTest : public ::testing::Test {
+ protected:
+  RunResult train_on(const TrainRequest& request) { return run_training(request, real_file_system(), {&observer_}); }
+  RunResult train(const std::vector<std::string>& assignments, const std::string& run = "run") {
+    return train_on(tiny_.request(assignments, run));
+  }
+  ErrorKind kind_of_failure(const TrainRequest& request, std::string& message) {
+    try {
+      train_on(request);
+    } catch (const Error& error) {
+      message = error.what();
+      return error.kind();
+    }
+    ADD_FAILURE() << "no error";
+    return ErrorKind::kInternal;
+  }
+  std::vector<std::string> names_in(const fs::path& folder) {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename().string());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  TinyRun tiny_;
+  RecordingObserver observer_;
+};
+
+TEST_F(RunTrainingTest, leaves_what_the_documentation_says) {
+  const RunResult result = train({});
+  EXPECT_EQ(result.outcome, RunOutcome::kFinished);
+  EXPECT_EQ(result.steps, 18);  // 11 rows, 2 a batch: 6 steps; 3 epochs
+  EXPECT_EQ(result.final_model, tiny_.run_folder() / "final_model");
+  EXPECT_THAT(names_in(tiny_.run_folder()),
+              ElementsAre("checkpoint-16", "checkpoint-18", "completed.json", "config.yaml", "data_report.json",
+                          "final_model", "metrics.jsonl", "run.lock", "run_manifest.json"));
+  EXPECT_THAT(names_in(tiny_.run_folder() / "checkpoint-18"),
+              ElementsAre("config.yaml", "manifest.json", "model.safetensors", "optimizer.safetensors",
+                          "random.safetensors", "state.json"));
+  EXPECT_THAT(names_in(tiny_.run_folder() / "final_model"),
+              ElementsAre("config.json", "generation_config.json", "model.safetensors", "tokenizer.model"));
+  EXPECT_EQ(observer_.first_step, 0);
+  EXPECT_EQ(observer_.total_steps, 18);
+  EXPECT_EQ(observer_.finished, 1);
+  EXPECT_EQ(observer_.checkpoints.size(), 9u);
+}
+
+TEST_F(RunTrainingTest, the_rows_of_metrics_hold_what_each_step_did) {
+  train({});
+  ASSERT_EQ(observer_.steps.size(), 18u);
+  for (size_t i = 0; i < 18; ++i) {
+    const StepRecord& step = observer_.steps[i];
+    EXPECT_EQ(step.step, static_cast<int64_t>(i + 1));
+    EXPECT_NEAR(step.epoch, static_cast<double>(i / 6) + std::min(1.0, static_cast<double>(i % 6 + 1) * 2 / 11), 1e-12);
+    EXPECT_GT(step.tokens, step.target_tokens);
+    EXPECT_GT(step.target_tokens, 0);
+    EXPECT_GT(step.grad_norm, 0);
+    EXPECT_GT(step.peak_memory_bytes, 1 << 20);
+    EXPECT_EQ(step.device, "cpu");
+  }
+  EXPECT_EQ(observer_.steps[0].learning_rate, 0.0);
+  EXPECT_EQ(observer_.steps[1].learning_rate, 0.005);
+  EXPECT_EQ(observer_.steps[2].learning_rate, 0.01);
+  EXPECT_LT(observer_.steps[17].loss, 0.7 * observer_.steps[0].loss);
+  EXPECT_EQ(lasting_metrics(tiny_.run_folder()).size(), 18u);
+}
+
+TEST_F(RunTrainingTest, the_first_loss_of_random_weights_is_that_of_a_uniform_guess) {
+  train({"training.max_steps=1"});
+  EXPECT_NEAR(observer_.steps[0].loss, std::log(512.0), 0.1);
+}
+
+TEST_F(RunTrainingTest, the_manifest_describes_the_run_and_survives_a_restart) {
+  train({"training.max_steps=4"});
+  const fs::path path = tiny_.run_folder() / "run_manifest.json";
+  const json first = json::parse(read_file(path));
+  EXPECT_EQ(first["run_id"], "run");
+  EXPECT_EQ(first["recipe"], "trace_sft_v1");
+  EXPECT_EQ(first["seed"], 7);
+  EXPECT_EQ(first["dataset_path"], tiny_.data().string());
+  EXPECT_EQ(first["metadata"]["status"], "finished");
+  train({"training.max_steps=6"});
+  EXPECT_EQ(json::parse(read_file(path))["created_at"], first["created_at"]);
+}
+
+TEST_F(RunTrainingTest, a_finished_run_is_reported_and_left_alone) {
+  train({});
+  const auto before = digests_of_results(tiny_.run_folder());
+  const auto metrics = read_file(tiny_.run_folder() / "metrics.jsonl");
+  RecordingObserver second;
+  const RunResult result = run_training(tiny_.request(), real_file_system(), {&second});
+  EXPECT_EQ(result.outcome, RunOutcome::kAlreadyFinished);
+  EXPECT_EQ(result.steps, 18);
+  EXPECT_EQ(result.final_loss, observer_.steps.back().loss);
+  EXPECT_THAT(second.steps, IsEmpty());
+  EXPECT_EQ(digests_of_results(tiny_.run_folder()), before);
+  EXPECT_EQ(read_file(tiny_.run_folder() / "metrics.jsonl"), metrics);
+}
+
+TEST_F(RunTrainingTest, a_final_model_that_was_damaged_is_exported_again_from_the_last_checkpoint) {
+  train({});
+  const auto before = digests_of_results(tiny_.run_folder());
+  fs::remove(tiny_.run_folder() / "final_model/model.safetensors");
+  const RunResult result = train({});
+  EXPECT_EQ(result.outcome, RunOutcome::kFinished);
+  EXPECT_EQ(observer_.steps.size(), 18u);  // those of the first run only
+  EXPECT_EQ(digests_of_results(tiny_.run_folder()), before);
+}
+
+TEST_F(RunTrainingTest, a_larger_max_steps_continues_a_finished_run) {
+  train({"training.max_steps=4"});
+  const RunResult result = train({"training.max_steps=7"});
+  EXPECT_EQ(result.outcome, RunOutcome::kFinished);
+  EXPECT_EQ(result.steps, 7);
+  EXPECT_EQ(observer_.first_step, 4);
+  EXPECT_EQ(lasting_metrics(tiny_.run_folder()).size(), 7u);
+}
+
+TEST_F(RunTrainingTest, lora_leaves_a_peft_folder_and_small_checkpoints) {
+  train({"lora.rank=2", "training.max_steps=4"});
+  EXPECT_THAT(names_in(tiny_.run_folder() / "final_model"),
+              ElementsAre("adapter_config.json", "adapter_model.safetensors"));
+  const SafetensorsFile saved(tiny_.run_folder() / "checkpoint-4/model.safetensors");
+  EXPECT_EQ(saved.tensors().size(), 2u * 7u * 2u);  // A and B of seven layers in two blocks
+  for (const TensorInfo& tensor : saved.tensors()) EXPECT_THAT(tensor.name, HasSubstr("lora_"));
+}
+
+TEST_F(RunTrainingTest, the_final_model_has_the_dtype_asked_for) {
+  train({"training.max_steps=1", "output.model_dtype=bf16"});
+  const SafetensorsFile file(tiny_.run_folder() / "final_model/model.safetensors");
+  for (const TensorInfo& tensor : file.tensors()) EXPECT_EQ(tensor.dtype, TensorDtype::kBF16);
+}
+
+TEST_F(RunTrainingTest, evaluates_once_an_epoch_and_names_the_best) {
+  train({"dataset.validation_path=" + tiny_.data().string()});
+  ASSERT_EQ(observer_.evaluations.size(), 3u);
+  EXPECT_EQ(observer_.evaluations[0].step, 6);
+  EXPECT_EQ(observer_.evaluations[2].step, 18);
+  EXPECT_TRUE(observer_.evaluations[0].best);
+  EXPECT_LT(observer_.evaluations[2].eval_loss, observer_.evaluations[0].eval_loss);
+  EXPECT_EQ(lasting_metrics(tiny_.run_folder()).size(), 21u);
+}
+
+TEST_F(RunTrainingTest, the_evaluation_loss_does_not_depend_on_the_batch_size) {
+  std::vector<double> losses;
+  for (const char* size : {"1", "3", "11"}) {
+    RecordingObserver observer;
+    run_training(tiny_.request({"dataset.validation_path=" + tiny_.data().string(), "training.max_steps=1",
+                                "training.warmup_steps=5", std::string("training.batch_size=") + size},
+                               std::string("run") + size),
+                 real_file_system(), {&observer});
+    losses.push_back(observer.evaluations.at(0).eval_loss);
+  }
+  EXPECT_NEAR(losses[0], losses[1], 1e-6);
+  EXPECT_NEAR(losses[0], losses[2], 1e-6);
+}
+
+TEST_F(RunTrainingTest, validation_rows_are_not_trained_on) {
+  train({"dataset.validation_fraction=0.4"});
+  ASSERT_FALSE(observer_.evaluations.empty());
+  const json report = json::parse(read_file(tiny_.run_folder() / "data_report.json"));
+  EXPECT_EQ(report["training"]["training_rows"].get<int>() + report["training"]["validation_rows"].get<int>(), 11);
+  EXPECT_EQ(observer_.evaluations[0].eval_tokens, report["training"]["validation_target_tokens"]);
+}
+
+TEST_F(RunTrainingTest, early_stopping_counts_evaluations_without_improvement) {
+  // With a learning rate that breaks the model the first evaluation stays the best.
+  const std::vector<std::string> assignments = {"dataset.validation_path=" + tiny_.data().string(),
+                                                "training.learning_rate=1",
+                                                "training.warmup_steps=0",
+                                                "training.max_steps=50",
+                                                "evaluation.every=1",
+                                                "evaluation.early_stopping_patience=3",
+                                                "output.checkpoint_every=0"};
+  const RunResult result = train(assignments);
+  EXPECT_EQ(result.outcome, RunOutcome::kEarlyStopped);
+  EXPECT_LT(result.steps, 50);
+  const auto& evaluations = observer_.evaluations;
+  const auto best = std::min_element(evaluations.begin(), evaluations.end(),
+                                     [](const auto& a, const auto& b) { return a.eval_loss < b.eval_loss; });
+  EXPECT_EQ(best->step + 3, result.steps);
+  EXPECT_TRUE(fs::exists(tiny_.run_folder() / ("checkpoint-" + std::to_string(result.steps))));
+  EXPECT_EQ(train(assignments).outcome, RunOutcome::kAlreadyFinished);
+}
+
+TEST_F(RunTrainingTest, the_best_checkpoint_is_kept_and_becomes_the_final_model) {
+  // Answers that the training rows lead away from: the loss on them falls first and rises later.
+  std::string rows;
+  for (int i = 0; i < 4; ++i)
+    rows += R"({"prompt": "What is this?", "response": "Zebra ZEBRA [{(~|"})"
+            "\n";
+  tiny_.files().write("validation.jsonl", rows);
+  const RunResult result = train({"dataset.validation_path=" + (tiny_.files() / "validation.jsonl").string(),
+                                  "training.max_steps=30", "evaluation.every=2", "evaluation.keep_best=true",
+                                  "output.checkpoint_every=0", "output.keep_checkpoints=1"});
+  const auto& evaluations = observer_.evaluations;
+  const auto best = std::min_element(evaluations.begin(), evaluations.end(),
+                                     [](const auto& a, const auto& b) { return a.eval_loss < b.eval_loss; });
+  ASSERT_LT(best->step, result.steps);
+  const fs::path checkpoint = tiny_.run_folder() / ("checkpoint-" + std::to_string(best->step));
+  ASSERT_TRUE(fs::exists(checkpoint));
+  const SafetensorsFile saved(checkpoint / "model.safetensors");
+  const SafetensorsFile exported(tiny_.run_folder() / "final_model/model.safetensors");
+  for (const TensorInfo& tensor : saved.tensors()) {
+    std::string one(tensor.bytes(), '\0'), two(tensor.bytes(), '\0');
+    saved.read(tensor, one.data());
+    ASSERT_NE(exported.find(tensor.name), nullptr);
+    exported.read(*exported.find(tensor.name), two.data());
+    EXPECT_EQ(one, two) << tensor.name;
+  }
+}
+
+// Puts a number that is not finite into the base model.
+void poison(const TinyRun& tiny) {
+  const fs::path path = tiny.base_model() / "model.safetensors";
+  std::string bytes = read_file(path);
+  const SafetensorsFile file(path);
+  const uint64_t header = bytes.size() - file.tensors().back().end;
+  const TensorInfo* norm = file.find("model.norm.weight");
+  const float not_a_number = std::nanf("");
+  std::memcpy(bytes.data() + header + norm->begin, &not_a_number, sizeof(not_a_number));
+  tiny.files().write("base/model.safetensors", bytes);
+}
+
+TEST_F(RunTrainingTest, a_loss_that_is_not_a_number_stops_the_run_and_names_step_and_rows) {
+  poison(tiny_);
+  std::string message;
+  EXPECT_EQ(kind_of_failure(tiny_.request({"training.shuffle=false"}), message), ErrorKind::kNonFinite);
+  EXPECT_THAT(message, AllOf(HasSubstr("step 1:"), HasSubstr(tiny_.data().string() + ":1 (id row-0)"),
+                             HasSubstr(":2 (id row-1)"), HasSubstr("training.on_nonfinite: skip")));
+  EXPECT_THAT(names_in(tiny_.run_folder()), ::testing::Not(Contains(HasSubstr("checkpoint-"))));
+  EXPECT_FALSE(fs::exists(tiny_.run_folder() / "final_model"));
+}
+
+TEST_F(RunTrainingTest, skipping_such_steps_is_bounded) {
+  poison(tiny_);
+  std::string message;
+  EXPECT_EQ(kind_of_failure(tiny_.request({"training.on_nonfinite=skip"}), message), ErrorKind::kNonFinite);
+  EXPECT_THAT(message, HasSubstr("10 steps in a row"));
+  EXPECT_EQ(observer_.steps.size(), 10u);
+  EXPECT_TRUE(std::isnan(observer_.steps[0].loss));
+}
+
+TEST_F(RunTrainingTest, a_signal_finishes_the_step_saves_and_says_so) {
+  struct Stopper : RunObserver {
+    void on_step(const StepRecord& record) override {
+      if (record.step == 5) raise(SIGTERM);
+    }
+  } stopper;
+  install_stop_signals();
+  const RunResult result = run_training(tiny_.request(), real_file_system(), {&stopper});
+  install_stop_signals();
+  EXPECT_EQ(result.outcome, RunOutcome::kStopped);
+  EXPECT_EQ(result.signal, SIGTERM);
+  EXPECT_EQ(result.steps, 5);
+  EXPECT_TRUE(result.final_model.empty());
+  EXPECT_TRUE(fs::exists(tiny_.run_folder() / "checkpoint-5"));
+  EXPECT_EQ(train({}).outcome, RunOutcome::kFinished);
+  EXPECT_EQ(observer_.first_step, 5);
+}
+
+TEST_F(RunTrainingTest, a_second_run_in_the_same_folder_is_refused) {
+  struct Intruder : RunObserver {
+    const TinyRun* tiny = nullptr;
+    std::string message;
+    void on_step(const StepRecord& record) override {
+      if (record.step != 1) return;
+      try {
+        run_training(tiny->request(), real_file_system(), {});
+      } catch (const Error& error) {
+        message = error.what();
+      }
+    }
+  } intruder;
+  intruder.tiny = &tiny_;
+  run_training(tiny_.request({"training.max_steps=2"}), real_file_system(), {&intruder});
+  EXPECT_THAT(intruder.message, HasSubstr("in use by process"));
+}
+
+TEST_F(RunTrainingTest, problems_of_the_set_up_have_their_own_kinds_and_words) {
+  std::string message;
+  EXPECT_EQ(kind_of_failure(tiny_.request({"dataset.data_path=" + (tiny_.files() / "absent.jsonl").string()}), message),
+            ErrorKind::kData);
+  EXPECT_THAT(message, HasSubstr("not found"));
+  EXPECT_EQ(kind_of_failure(tiny_.request({"model.max_seq_length=100000"}), message), ErrorKind::kUsage);
+  EXPECT_THAT(message, HasSubstr("model.max_seq_length: 100000"));
+  TrainRequest request = tiny_.request();
+  request.device = "cuda";
+  EXPECT_EQ(kind_of_failure(request, message), ErrorKind::kUsage);
+  EXPECT_THAT(message, AllOf(HasSubstr("CUDA"), HasSubstr("--device cpu")));
+  request.device = "tpu";
+  EXPECT_EQ(kind_of_failure(request, message), ErrorKind::kUsage);
+}
+
+}  // namespace
+}  // namespace gemma_sft
