@@ -120,7 +120,8 @@ class Checker {
   };
   struct Level {
     bool is_object;
-    size_t first_key;  // index in keys_
+    size_t first_key;        // index in keys_
+    size_t first_unescaped;  // index in unescaped_
   };
 
   bool fail_with(size_t byte, std::string expected, std::string found) {
@@ -193,7 +194,7 @@ class Checker {
         if (levels_.size() >= limits_.max_depth) {
           return fail_with(i_, fmt::format("at most {} levels of nesting", limits_.max_depth), "more");
         }
-        levels_.push_back({text_[i_] == '{', keys_.size()});
+        levels_.push_back({text_[i_] == '{', keys_.size(), unescaped_.size()});
         just_opened_ = true;
         ++i_;
         return true;
@@ -224,7 +225,8 @@ class Checker {
     if (duplicate) {
       return fail_with(duplicate->byte, "each member name once", quoted_excerpt(duplicate->name) + " again");
     }
-    keys_.resize(level.first_key);
+    keys_.erase(begin, keys_.end());
+    unescaped_.resize(level.first_unescaped);
     return true;
   }
 
