@@ -24,7 +24,7 @@ class Sampler {
 
 struct GenerationLimits {
   int64_t max_new_tokens = 256;
-  std::vector<int64_t> stop_ids;  // generation ends with the first of these, which is part of the result
+  std::vector<int64_t> stop_ids = {};  // generation ends with the first of these, which is part of the result
 };
 
 // Throws Error(kData) when there is no prompt token, Error(kNonFinite) when the logits are not numbers. Ends early when

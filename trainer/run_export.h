@@ -18,10 +18,10 @@ enum class ExportedForm {
 struct ExportRequest {
   std::filesystem::path
       input;  // run folder (its final_model, else its newest checkpoint), checkpoint, model or PEFT folder
-  std::optional<std::string> base;  // base model of an adapter or a checkpoint; empty: what the input says
+  std::optional<std::string> base = {};  // base model of an adapter or a checkpoint; empty: what the input says
   ExportedForm form = ExportedForm::kModel;
-  std::optional<ModelDtype> dtype;  // of kModel; empty: the base files'
-  std::filesystem::path output;     // must not exist
+  std::optional<ModelDtype> dtype = {};  // of kModel; empty: the base files'
+  std::filesystem::path output;          // must not exist
 };
 
 struct ExportResult {

@@ -18,12 +18,12 @@ struct BestEvaluation {
 
 // After a finished optimizer step.
 struct TrainState {
-  int64_t step = 0;   // finished optimizer steps
-  DataCursor cursor;  // the next rows to train on
-  double epoch = 0;   // finished part of the run in epochs
-  std::optional<double> last_loss;
-  std::optional<double> last_eval_loss;
-  std::optional<BestEvaluation> best;
+  int64_t step = 0;        // finished optimizer steps
+  DataCursor cursor = {};  // the next rows to train on
+  double epoch = 0;        // finished part of the run in epochs
+  std::optional<double> last_loss = {};
+  std::optional<double> last_eval_loss = {};
+  std::optional<BestEvaluation> best = {};
   int64_t evaluated_step = 0;  // the last step that an evaluation was completed after
   int64_t evaluations_without_improvement = 0;
   int64_t skipped_in_a_row = 0;  // steps whose loss was not finite (training.on_nonfinite: skip)

@@ -1,0 +1,110 @@
+#include "trainer/run_evaluation.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "configs/error.h"
+#include "tests/trainer/tiny_run.h"
+#include "trainer/run_generation.h"
+#include "trainer/stop_signal.h"
+
+namespace gemma_sft {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+class RunEvaluationTest : public ::testing::Test {
+ protected:
+  RunEvaluationTest() { install_stop_signals(); }
+  EvaluationRequest request(const std::string& rows) {
+    EvaluationRequest asked;
+    asked.model = tiny_.base_model().string();
+    asked.input = tiny_.files().write("questions.jsonl", rows);
+    asked.max_new_tokens = 5;
+    asked.device = "cpu";
+    return asked;
+  }
+  EvaluationSummary run(const EvaluationRequest& asked) {
+    rows_.clear();
+    return run_evaluation(asked, [&](const EvaluatedRow& row) { rows_.push_back(row); });
+  }
+  std::string greedy_answer(const std::string& prompt) {
+    GenerationRequest asked;
+    asked.model = tiny_.base_model().string();
+    asked.prompt = prompt;
+    asked.max_new_tokens = 5;
+    asked.device = "cpu";
+    std::string text;
+    run_generation(asked, [&](const GeneratedRow& row) { text = row.text; });
+    return text;
+  }
+
+  TinyRun tiny_;
+  std::vector<EvaluatedRow> rows_;
+};
+
+TEST(ExtractAnswerTest, is_what_follows_the_last_mark_without_white_space_around_it) {
+  EXPECT_EQ(extract_answer("Reasoning:\n1. Answer: 3?\nAnswer: 42\n"), "42");
+  EXPECT_EQ(extract_answer(" 42\u00a0"), "42");
+  EXPECT_EQ(extract_answer("Answer:"), "");
+}
+
+TEST_F(RunEvaluationTest, counts_the_answers_that_are_exactly_right) {
+  const std::string right = greedy_answer("Hello");
+  ASSERT_NE(extract_answer(right), "");
+  const EvaluationSummary summary = run(
+      request(json({{"id", "r"}, {"prompt", "Hello"}, {"response", "Reasoning: x\nAnswer:  " + right + " "}}).dump() +
+              "\n" + json({{"id", "w"}, {"prompt", "Hello"}, {"response", right + " and more"}}).dump() + "\n"));
+  EXPECT_EQ(summary.rows, 2);
+  EXPECT_EQ(summary.correct, 1);
+  EXPECT_EQ(summary.exact_match, 0.5);
+  ASSERT_EQ(rows_.size(), 2u);
+  EXPECT_TRUE(rows_[0].correct);
+  EXPECT_FALSE(rows_[1].correct);
+  EXPECT_EQ(rows_[0].generated, right);
+  EXPECT_EQ(rows_[0].prompt, "Hello");
+}
+
+TEST_F(RunEvaluationTest, the_loss_of_random_weights_is_that_of_a_uniform_guess) {
+  const EvaluationSummary summary = run(request(make_rows(6)));
+  ASSERT_TRUE(summary.loss);
+  EXPECT_NEAR(*summary.loss, std::log(512.0), 0.1);
+  EXPECT_GT(summary.target_tokens, 6 * 3);
+}
+
+TEST_F(RunEvaluationTest, rows_of_an_evaluation_set_have_an_answer_and_no_loss) {
+  const std::string right = greedy_answer("Hello");
+  const EvaluationSummary summary = run(
+      request(json({{"id", "e"}, {"prompt", "Hello"}, {"expected_answer", right}, {"category", "x"}}).dump() + "\n"));
+  EXPECT_EQ(summary.correct, 1);
+  EXPECT_FALSE(summary.loss);
+}
+
+TEST_F(RunEvaluationTest, bad_rows_and_empty_files_are_errors_with_their_place) {
+  const auto message = [&](const std::string& rows) {
+    try {
+      run(request(rows));
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kData);
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_THAT(message("{\"prompt\": \"x\", \"expected_answer\": \"\"}\n"),
+              HasSubstr("questions.jsonl:1: expected_answer"));
+  EXPECT_THAT(message("{\"prompt\": \"x\"}\n"), HasSubstr("questions.jsonl:1"));
+  EXPECT_THAT(message("\n"), HasSubstr("has no row"));
+}
+
+TEST_F(RunEvaluationTest, asks_no_more_rows_than_wanted) {
+  EvaluationRequest asked = request(make_rows(6));
+  asked.max_samples = 2;
+  EXPECT_EQ(run(asked).rows, 2);
+}
+
+}  // namespace
+}  // namespace gemma_sft

@@ -1,0 +1,68 @@
+#include "trainer/training_failure.h"
+
+#include <ATen/ops/empty.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "configs/error.h"
+
+namespace gemma_sft {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::string message_of(const WorkPlace& place, const std::function<void()>& work) {
+  try {
+    with_memory_errors_explained(place, work);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kOutOfMemory);
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+
+PackedBatch batch() {
+  PackedBatch two;
+  two.input_ids.resize(30);
+  two.document_offsets = {0, 10, 30};
+  two.document_lengths = {10, 20};
+  two.row_ids = {"a", "b"};
+  two.row_lines = {3, 9};
+  two.file = "data/train.jsonl";
+  return two;
+}
+
+TEST(TrainingFailureTest, a_tensor_that_does_not_fit_is_explained_with_place_batch_amount_and_remedies) {
+  const PackedBatch two = batch();
+  const int64_t bytes = int64_t{1} << 60;
+  const std::string message = message_of({"forward and backward pass", 17, &two},
+                                         [&] { at::empty({bytes}, at::TensorOptions().dtype(at::kByte)); });
+  EXPECT_THAT(message, AllOf(HasSubstr("forward and backward pass, step 17"),
+                             HasSubstr("micro-batch of 2 examples with 30 tokens, the longest of 20 tokens"),
+                             HasSubstr("tried to allocate 1152921504606846976 bytes")));
+  EXPECT_THAT(message, AllOf(HasSubstr("training.batch_size (16 -> 8 -> 4)"),
+                             HasSubstr("training.gradient_accumulation_steps: 4"), HasSubstr("larger accelerator")));
+}
+
+TEST(TrainingFailureTest, the_standard_library_s_failure_counts_too) {
+  EXPECT_THAT(message_of({"loading the model"}, [] { throw std::bad_alloc(); }), HasSubstr("(loading the model)"));
+}
+
+TEST(TrainingFailureTest, other_failures_pass_through) {
+  EXPECT_THROW(with_memory_errors_explained({"x"}, [] { throw std::runtime_error("other"); }), std::runtime_error);
+  EXPECT_THROW(with_memory_errors_explained({"x"}, [] { TORCH_CHECK(false, "shapes differ"); }), c10::Error);
+  int calls = 0;
+  with_memory_errors_explained({"x"}, [&] { ++calls; });
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(TrainingFailureTest, rows_are_named_by_file_line_and_id_and_long_lists_are_cut) {
+  EXPECT_EQ(describe_rows({batch()}), "data/train.jsonl:3 (id a), data/train.jsonl:9 (id b)");
+  const std::string many = describe_rows(std::vector<PackedBatch>(15, batch()));
+  EXPECT_THAT(many, HasSubstr("(id b) and 10 more"));
+}
+
+}  // namespace
+}  // namespace gemma_sft
