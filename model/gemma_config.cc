@@ -32,7 +32,7 @@ const std::set<std::string>& harmless_keys() {
       // what a forward call returns
       "use_cache", "return_dict", "output_attentions", "output_hidden_states", "output_scores",
       "return_dict_in_generate", "torchscript", "cache_implementation", "keys_to_ignore_at_inference",
-      // initialisation of new models
+      // beside text_config it is the vision tower's
       "initializer_range",
       // generation defaults that old versions wrote into config.json
       "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty",
@@ -301,6 +301,7 @@ void read_text_config(JsonFields& fields, const std::string& path, GemmaConfig& 
   config.max_position_embeddings =
       fields.integer("max_position_embeddings", family == Family::kGemma3 ? 131'072 : 8192, 1, kMaxPositions);
   config.rms_norm_eps = fields.positive("rms_norm_eps", 1e-6);
+  config.initializer_range = fields.positive("initializer_range", 0.02);
   if (config.num_heads % config.num_kv_heads != 0) {
     fields.refuse("num_key_value_heads", fmt::format("it must divide \"num_attention_heads\" ({})", config.num_heads));
   }
@@ -475,7 +476,7 @@ std::string to_config_json(const GemmaConfig& config, const std::string& dtype, 
   line("head_dim", fmt::format("{}", config.head_dim));
   line(first ? "hidden_act" : "hidden_activation", fmt::format("\"{}\"", kTanhGelu));
   line("hidden_size", fmt::format("{}", config.hidden_size));
-  line("initializer_range", "0.02");
+  line("initializer_range", json_float(config.initializer_range));
   line("intermediate_size", fmt::format("{}", config.intermediate_size));
   if (!first) {
     std::string types;

@@ -22,7 +22,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double kStandardDeviation = 0.02;  // Hugging Face's initializer_range
 constexpr uint64_t kMaxShardBytes = 5'000'000'000;
 
 // SplitMix64's output function: a good hash of a counter.
@@ -42,9 +41,9 @@ uint64_t tensor_key(uint64_t seed, std::string_view name) {
 double unit_interval(uint64_t bits) { return (static_cast<double>(bits >> 11) + 0.5) * 0x1p-53; }  // (0, 1)
 
 // Box-Muller on a counter: element i depends on (key, i) alone, so threads can take any part.
-void fill_normal(float* values, uint64_t begin, uint64_t end, uint64_t key) {
+void fill_normal(float* values, uint64_t begin, uint64_t end, uint64_t key, double deviation) {
   for (uint64_t i = begin; i < end; i += 2) {
-    const double radius = kStandardDeviation * std::sqrt(-2.0 * std::log(unit_interval(mixed(key ^ i))));
+    const double radius = deviation * std::sqrt(-2.0 * std::log(unit_interval(mixed(key ^ i))));
     const double angle = 2.0 * std::numbers::pi * unit_interval(mixed(~(key ^ i)));
     values[i - begin] = static_cast<float>(radius * std::cos(angle));
     if (i + 1 < end) values[i + 1 - begin] = static_cast<float>(radius * std::sin(angle));
@@ -64,7 +63,7 @@ void store(const float* values, uint64_t count, ModelDtype dtype, char* bytes) {
 }
 
 // The tensor's bytes in `dtype`.
-std::vector<char> random_tensor(uint64_t count, ModelDtype dtype, uint64_t key) {
+std::vector<char> random_tensor(uint64_t count, ModelDtype dtype, uint64_t key, double deviation) {
   constexpr uint64_t kBlock = 1 << 16;  // even, so that pairs stay together
   const uint64_t width = bytes_per_element(tensor_dtype(dtype));
   std::vector<char> bytes(count * width);
@@ -74,7 +73,7 @@ std::vector<char> random_tensor(uint64_t count, ModelDtype dtype, uint64_t key) 
     std::vector<float> values(std::min(kBlock, count));
     for (uint64_t block = worker; block < blocks; block += workers) {
       const uint64_t begin = block * kBlock, end = std::min(count, begin + kBlock);
-      fill_normal(values.data(), begin, end, key);
+      fill_normal(values.data(), begin, end, key, deviation);
       store(values.data(), end - begin, dtype, bytes.data() + begin * width);
     }
   };
@@ -148,7 +147,7 @@ void init_model_folder(const GemmaConfig& config, const fs::path& tokenizer_fold
     const uint64_t key = tensor_key(seed, tensor.name);
     tensors.push_back({tensor.name, tensor_dtype(dtype), tensor.shape, [=]() -> const void* {
                          *bytes = norm ? std::vector<char>(count * bytes_per_element(tensor_dtype(dtype)))
-                                       : random_tensor(count, dtype, key);
+                                       : random_tensor(count, dtype, key, config.initializer_range);
                          return bytes->data();
                        }});
   }

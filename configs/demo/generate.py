@@ -37,7 +37,7 @@ def make_rows():
         if prompt in seen or len(side) == limit:
             continue
         seen.add(prompt)
-        side.append({"id": f"{name}-{len(side) + 1:05d}", "prompt": prompt, "response": answer, "metadata": {}})
+        side.append({"id": f"{name}-{len(side) + 1:05d}", "prompt": prompt, "response": "Answer: " + answer, "metadata": {}})
     return train, test
 
 

@@ -60,6 +60,18 @@ TEST_F(ModelInit, MakesACompleteFolder) {
   EXPECT_THAT(read_file(dir_ / "model/generation_config.json"), HasSubstr("\"bos_token_id\": 2"));
 }
 
+TEST_F(ModelInit, TheConfigsInitializerRangeIsTheDeviation) {
+  GemmaConfig config = *find_preset("tiny-gemma-3");
+  config.initializer_range = 0.08;
+  init_model_folder(config, dir_ / "tokenizer", dir_ / "model", ModelDtype::kFp32, 1, real_file_system());
+  EXPECT_EQ(load_gemma_config(dir_ / "model").initializer_range, 0.08);
+  double squares = 0;
+  const std::vector<float> embedding = values("model", "model.embed_tokens.weight");
+  for (const float value : embedding) squares += std::pow(value, 2);
+  const auto n = static_cast<double>(embedding.size());
+  EXPECT_NEAR(std::sqrt(squares / n), 0.08, 5 * 0.08 / std::sqrt(2 * n));
+}
+
 TEST_F(ModelInit, TheSameSeedGivesTheSameBytesAndAnotherOthers) {
   init("one");
   init("two");
