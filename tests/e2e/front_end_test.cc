@@ -151,6 +151,8 @@ TEST(FrontEnd, AFullStdoutIsAnErrorAndAReaderThatLeftIsNot) {
   const ProcessResult full = gemma_sft_run({"train", "--config", "configs/sft_tiny.yaml", "--dry-run"}, options);
   EXPECT_EQ(full.exit_code, 9);
   EXPECT_THAT(full.err, HasSubstr("stdout"));
+  const ProcessResult closed = run_process({"/bin/sh", "-c", program("gemma-sft") + " --help >&-"});
+  EXPECT_EQ(closed.exit_code, 9);
   const ProcessResult left =
       run_process({"/bin/sh", "-c", "{ sleep 0.3; " + program("gemma-sft") + " --help; echo $? >&2; } | true"});
   EXPECT_EQ(left.err, "141\n");  // 128 + SIGPIPE, and no word more

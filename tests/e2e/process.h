@@ -48,7 +48,6 @@ class Process {
 
  private:
   pid_t id_ = -1;
-  int handle_ = -1;  // pidfd
   std::filesystem::path out_, err_;
   double start_ = 0;
   double limit_seconds_;

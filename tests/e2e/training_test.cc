@@ -244,10 +244,10 @@ TEST(Training, RunningOutOfMemoryTellsTheStepTheBatchAndWhatToChange) {
   const Workspace work;
   std::string prompt;
   std::string rows;
-  for (int word = 0; word < 6000; ++word) prompt += "stone ";
+  for (int word = 0; word < 3500; ++word) prompt += "stone ";
   for (int row = 0; row < 4; ++row) rows += nlohmann::json({{"prompt", prompt}, {"response", "river"}}).dump() + "\n";
   work.files().write("long.jsonl", rows);
-  std::string command = "ulimit -v 1000000; exec";
+  std::string command = "ulimit -v 900000; exec";
   for (const std::string& word :
        work.train_words("run", {"--data", "long.jsonl", "--set", "model.max_seq_length=8192", "--set",
                                 "dataset.validation_fraction=0", "--set", "evaluation.every=null"})) {

@@ -1,6 +1,8 @@
 #include "trainer/cli/program.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <new>
@@ -47,6 +49,15 @@ int report(const Output& output, int code, const std::string& text) {
   return code;
 }
 
+// A closed standard stream would be the number of the next file that is opened, and status lines would land in it.
+// Writing to a stdout that was closed stays an error.
+void occupy_standard_streams() {
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(descriptor, F_GETFD) >= 0) continue;
+    open("/dev/null", descriptor == STDERR_FILENO ? O_WRONLY : O_RDONLY);
+  }
+}
+
 Output make_output(const CommonArguments& common) {
   const auto environment = [](const std::string& name) -> std::optional<std::string> {
     const char* value = std::getenv(name.c_str());
@@ -74,6 +85,7 @@ int answer_version(const Output& output) {
 const char* version() { return GEMMA_SFT_VERSION; }
 
 int run_program(int argc, char** argv, const std::function<int(const CommandLine&, const Output&)>& command) {
+  occupy_standard_streams();
   signal(SIGPIPE, SIG_IGN);  // a write says EPIPE instead
   const std::string program = argc > 0 ? argv[0] : "gemma-sft";
   const std::vector<std::string> words(argv + (argc > 0 ? 1 : 0), argv + argc);

@@ -40,8 +40,8 @@ void start_engine(const std::vector<std::string>& words) {
   std::vector<char*> argv;
   for (std::string& word : copies) argv.push_back(word.data());
   argv.push_back(nullptr);
-  // OpenMP's threads wait for each other by spinning unless told otherwise. On a machine that other programs use too the
-  // waiting thread keeps the working one from its core: five times slower with two cores and a load of nine.
+  // OpenMP's threads wait for each other by spinning unless told otherwise. On a machine that other programs use too
+  // the waiting thread keeps the working one from its core: five times slower with two cores and a load of nine.
   setenv("OMP_WAIT_POLICY", "passive", /*overwrite=*/0);
   signal(SIGPIPE, SIG_DFL);  // an ignored signal would be inherited
   execv(engine.c_str(), argv.data());
