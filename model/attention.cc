@@ -53,20 +53,22 @@ at::Tensor from_rows(const at::Tensor& rows, const DocumentLayout& layout) {
   });
 }
 
-// query [documents, heads, length, head_dim], causal, whole documents. The seam for a variable-length kernel of a GPU.
+// query [documents, length, heads, head_dim], causal, whole documents. The seam for a variable-length kernel of a GPU.
 // On the CPU our own blocks are faster than LibTorch's fused kernel, too (model/README.md, "Attention").
 at::Tensor attend_group(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                         const AttentionOptions& options) {
-  const int64_t length = query.size(2);
+  const int64_t length = query.size(1);
   if (query.is_cpu() || options.softcap || (options.window > 0 && options.window < length)) {
     return blockwise_attention(query, key, value, options);
   }
-  return at::scaled_dot_product_attention(query, key, value, /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true,
-                                          options.scale, /*enable_gqa=*/query.size(1) != key.size(1));
+  return at::scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
+                                          /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true, options.scale,
+                                          /*enable_gqa=*/query.size(2) != key.size(2))
+      .transpose(1, 2);
 }
 
-at::Tensor as_heads(const at::Tensor& rows, const DocumentLayout::Group& group) {
-  return rows.view({group.documents, group.length, rows.size(1), rows.size(2)}).transpose(1, 2);
+at::Tensor as_documents(const at::Tensor& rows, const DocumentLayout::Group& group) {
+  return rows.view({group.documents, group.length, rows.size(1), rows.size(2)});
 }
 
 }  // namespace
@@ -119,9 +121,9 @@ at::Tensor attend(const at::Tensor& query, const at::Tensor& key, const at::Tens
   std::vector<at::Tensor> outputs;
   for (size_t i = 0; i < layout.groups.size(); ++i) {
     const DocumentLayout::Group& group = layout.groups[i];
-    const at::Tensor output = attend_group(as_heads(query_parts[i], group), as_heads(key_parts[i], group),
-                                           as_heads(value_parts[i], group), options);
-    outputs.push_back(output.transpose(1, 2).reshape({sizes[i], width}));
+    const at::Tensor output = attend_group(as_documents(query_parts[i], group), as_documents(key_parts[i], group),
+                                           as_documents(value_parts[i], group), options);
+    outputs.push_back(output.reshape({sizes[i], width}));
   }
   return from_rows(outputs.size() == 1 ? outputs.front() : at::cat(outputs), layout);
 }

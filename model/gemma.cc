@@ -5,7 +5,6 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -194,7 +193,7 @@ at::Tensor Gemma::forward(const DeviceBatch& batch) {
 }
 
 at::Tensor Gemma::logits(const at::Tensor& hidden) {
-  const at::Tensor raw = at::linear(hidden, state_->embedding.to(hidden.scalar_type())).to(at::kFloat);
+  const at::Tensor raw = times_transposed(hidden, state_->embedding).to(at::kFloat);
   const std::optional<double> softcap = state_->config.logit_softcap;
   return softcap ? raw.div(*softcap).tanh().mul(*softcap) : raw;
 }
@@ -217,22 +216,22 @@ at::Tensor Gemma::decode(const std::vector<int64_t>& new_tokens, KvCache& cache)
     const Block& block = state.blocks[i];
     KvCache::Layer& kept = cache.layers[i];
     const AttentionOptions options = state.attention_options(block.kind);
-    x = state.run_block(block, x, block.kind == LayerKind::kGlobal ? global_table : local_table,
-                        [&](const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
-                          at::Tensor keys = key.transpose(0, 1), values = value.transpose(0, 1);
-                          if (kept.keys.defined()) {
-                            keys = at::cat({kept.keys, keys}, 1);
-                            values = at::cat({kept.values, values}, 1);
-                          }
-                          const at::Tensor output = blockwise_attention(
-                              query.transpose(0, 1).unsqueeze(0), keys.unsqueeze(0), values.unsqueeze(0), options);
-                          // The next token sees itself and window - 1 before it.
-                          const int64_t surplus =
-                              options.window > 0 ? std::max<int64_t>(0, keys.size(1) - (options.window - 1)) : 0;
-                          kept.keys = keys.narrow(1, surplus, keys.size(1) - surplus).contiguous();
-                          kept.values = values.narrow(1, surplus, values.size(1) - surplus).contiguous();
-                          return output.squeeze(0).transpose(0, 1).reshape({tokens, -1});
-                        });
+    x = state.run_block(
+        block, x, block.kind == LayerKind::kGlobal ? global_table : local_table,
+        [&](const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
+          at::Tensor keys = key.transpose(0, 1), values = value.transpose(0, 1);
+          if (kept.keys.defined()) {
+            keys = at::cat({kept.keys, keys}, 1);
+            values = at::cat({kept.values, values}, 1);
+          }
+          const at::Tensor output = blockwise_attention(query.unsqueeze(0), keys.transpose(0, 1).unsqueeze(0),
+                                                        values.transpose(0, 1).unsqueeze(0), options);
+          // The next token sees itself and window - 1 before it.
+          const int64_t surplus = options.window > 0 ? std::max<int64_t>(0, keys.size(1) - (options.window - 1)) : 0;
+          kept.keys = keys.narrow(1, surplus, keys.size(1) - surplus).contiguous();
+          kept.values = values.narrow(1, surplus, values.size(1) - surplus).contiguous();
+          return output.view({tokens, -1});
+        });
   }
   cache.length += tokens;
   const at::Tensor last = x.narrow(0, tokens - 1, 1);

@@ -17,6 +17,10 @@ struct Linear {
   double lora_dropout = 0;
 };
 
+// x [tokens, in] @ weight^T -> [tokens, out] in the dtype of x, the weight [out, in] cast to it; its gradient comes in
+// the weight's own dtype. Differentiable in both.
+at::Tensor times_transposed(const at::Tensor& x, const at::Tensor& weight);
+
 // x [tokens, in] -> [tokens, out] in the dtype of x; weights are cast to it. `training` turns the adapter's dropout on,
 // whose mask comes from the device's default generator.
 at::Tensor apply(const Linear& linear, const at::Tensor& x, bool training);

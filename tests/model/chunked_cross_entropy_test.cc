@@ -86,7 +86,7 @@ TEST(CrossEntropyByHand, HugeLogitsStayFinite) {
   const at::Tensor loss = chunked_cross_entropy(hidden, weight, integers({0, 1}), integers({2, 2}), {});
   EXPECT_NEAR(loss.item<double>(), 2000.0, 1e-3);  // 1000 - (-1000), and 0
   loss.backward();
-  EXPECT_EQ(largest_difference(hidden.grad(), tensor_of({2, 0}, {2, 1})), 0.0);
+  EXPECT_LE(largest_difference(hidden.grad(), tensor_of({2, 0}, {2, 1})), 1e-30);
 }
 
 TEST(CrossEntropyByHand, NoTargetGivesAZeroTiedToBoth) {
@@ -152,8 +152,7 @@ TEST(CrossEntropyMemory, IsOneChunkAndTheGradientsWhateverTheTokens) {
       weight.mutable_grad().reset();
     }
     const int64_t chunk = kChunk * kVocabulary * 4;
-    // With a soft-cap two fp32 copies of a sixteenth of the chunk come on top.
-    EXPECT_LT(beyond[0], chunk + (softcap ? chunk / 8 : 0) + (1 << 20));
+    EXPECT_LT(beyond[0], chunk + (1 << 21));
     EXPECT_LT(std::abs(beyond[1] - beyond[0]), 1 << 18);
   }
 }

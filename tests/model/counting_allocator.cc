@@ -3,6 +3,8 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -13,26 +15,28 @@ namespace {
 
 std::atomic<int64_t> bytes_held{0}, bytes_peak{0};
 
-constexpr size_t kHeader = 64;  // keeps what follows it aligned, and remembers the size
+constexpr size_t kAlignment = 64;
+
+int64_t size_of(void* start) { return static_cast<int64_t>(malloc_usable_size(start)); }
 
 void release(void* start) {
   if (start == nullptr) return;
-  bytes_held -= *static_cast<int64_t*>(start);
+  bytes_held -= size_of(start);
   std::free(start);
 }
 
 class Counter final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    void* start = std::aligned_alloc(kHeader, kHeader + (bytes + kHeader - 1) / kHeader * kHeader);
+    void* start = std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
     if (start == nullptr) throw std::bad_alloc();
-    *static_cast<int64_t*>(start) = static_cast<int64_t>(bytes);
-    const int64_t now = bytes_held += static_cast<int64_t>(bytes);
+    const int64_t now = bytes_held += size_of(start);
     int64_t peak = bytes_peak;
     while (now > peak && !bytes_peak.compare_exchange_weak(peak, now)) {
     }
-    return {static_cast<char*>(start) + kHeader, start, &release, c10::Device(c10::kCPU)};
+    return {start, start, &release, c10::Device(c10::kCPU)};
   }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
   void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
 };
 

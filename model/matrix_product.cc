@@ -1,0 +1,81 @@
+#include "model/matrix_product.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/stack.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/cpu_rows.h"
+
+namespace gemma_sft {
+namespace {
+
+// Below this many multiplications the call of oneDNN costs more than it saves.
+constexpr int64_t kLeastWork = 1 << 17;
+
+using LinearPointwise = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                                   std::string_view, c10::List<std::optional<at::Scalar>>,
+                                   std::optional<std::string_view>);
+
+// oneDNN's x @ weight^T for plain tensors. LibTorch has no public function for it; the compiler of Python's torch calls
+// this operator by name, and so do we. Absent (another build of LibTorch, another processor): at::mm.
+const std::optional<c10::TypedOperatorHandle<LinearPointwise>>& onednn_linear() {
+  static const auto found = []() -> std::optional<c10::TypedOperatorHandle<LinearPointwise>> {
+    const auto schema = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+    if (!schema || !schema->hasKernelForDispatchKey(c10::DispatchKey::CPU)) return std::nullopt;
+    if (schema->schema().arguments().size() != 6) return std::nullopt;
+    return schema->typed<LinearPointwise>();
+  }();
+  return found;
+}
+
+bool goes_to_onednn(const at::Tensor& a, const at::Tensor& b) {
+  return a.is_cpu() && a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat && onednn_linear().has_value();
+}
+
+// oneDNN wants rows that lie one after the other; the transpose of such a matrix is made by our own kernel.
+at::Tensor contiguous_rows(const at::Tensor& a) {
+  if (a.is_contiguous() || a.stride(0) != 1 || a.stride(1) < a.size(0)) return a.contiguous();
+  const int64_t rows = a.size(0), columns = a.size(1), stride = a.stride(1);
+  at::Tensor result = at::empty(a.sizes(), a.options());
+  const float* in = rows_in<float>(a);
+  float* out = rows_out<float>(result);
+  // In stripes of 16 rows of the result: whole cache lines.
+  for_rows((rows + 15) / 16, 16 * columns, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * 16, last = std::min(end * 16, rows);
+    cpu_kernels().transpose(in + first, columns, last - first, stride, out + first * columns);
+  });
+  return result;
+}
+
+at::Tensor onednn_product(const at::Tensor& a, const at::Tensor& b) {
+  return onednn_linear()->call(contiguous_rows(a), b.t(), std::nullopt, "none", c10::List<std::optional<at::Scalar>>(),
+                               std::nullopt);
+}
+
+}  // namespace
+
+at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
+  at::NoGradGuard no_grad;
+  if (goes_to_onednn(a, b) && a.size(0) * a.size(1) * b.size(1) >= kLeastWork) return onednn_product(a, b);
+  return at::mm(a, b);
+}
+
+at::Tensor batched_product(const at::Tensor& a, const at::Tensor& b) {
+  at::NoGradGuard no_grad;
+  if (!goes_to_onednn(a, b) || a.size(1) * a.size(2) * b.size(2) < 8 * kLeastWork) return at::bmm(a, b);
+  if (a.size(0) == 1) return onednn_product(a.select(0, 0), b.select(0, 0)).unsqueeze(0);
+  std::vector<at::Tensor> products;
+  products.reserve(static_cast<size_t>(a.size(0)));
+  for (int64_t i = 0; i < a.size(0); ++i) products.push_back(onednn_product(a.select(0, i), b.select(0, i)));
+  return at::stack(products);
+}
+
+}  // namespace gemma_sft
