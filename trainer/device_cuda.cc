@@ -1,9 +1,9 @@
 #include <ATen/Context.h>
-#include <cuda_runtime_api.h>
 #include <ATen/ops/ones.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
 #include <charconv>

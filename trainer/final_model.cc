@@ -5,6 +5,10 @@
 
 #include <vector>
 
+#include "model/weights.h"
+#include "trainer/checkpoint/checkpointer.h"
+#include "trainer/training_progress.h"
+
 namespace gemma_sft {
 namespace {
 
@@ -64,6 +68,38 @@ void remove_left_overs(const fs::path& destination, FileSystem& files) {
 std::string base_model_name(const std::string& configured, const fs::path& model_folder) {
   const bool from_hub_cache = model_folder.parent_path().filename() == "snapshots";
   return from_hub_cache ? configured : fs::weakly_canonical(model_folder).string();
+}
+
+RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& setup, const TrainState& state,
+                                 const CheckpointFolders& checkpoints, Gemma& model, FileSystem& files,
+                                 RunObserver& observer) {
+  const RunConfig& config = request.loaded.config;
+  const bool from_best = config.evaluation.keep_best && state.best && state.best->step != state.step;
+  RunCompletion completion{
+      .run_id = request.place.id,
+      .config_sha256 = config_sha256(config),
+      .step = state.step,
+      .model_step = from_best ? state.best->step : state.step,
+      .early_stopped = stops_early(state, config.evaluation) && state.step < setup.plan.total_steps,
+      .final_loss = state.last_loss,
+      .final_eval_loss = state.last_eval_loss,
+      .final_model = {}};
+  if (from_best) {
+    load_trained_weights(model, checkpoints.folder(completion.model_step));
+    observer.on_note(fmt::format("final_model is from the best checkpoint, of step {}", completion.model_step));
+  }
+  completion.final_model =
+      write_folder(request.place.folder / kFinalModelName, files, [&](const fs::path& destination) {
+        if (model.has_lora()) {
+          return export_adapter(model, base_model_name(config.model.base_model, setup.model_folder), destination,
+                                files);
+        }
+        ExportOptions options;
+        options.dtype = config.output.model_dtype.value_or(files_dtype(setup.model_folder));
+        return export_model(model, setup.model_folder, destination, files, options);
+      });
+  write_completion(request.place.folder, completion, files);
+  return completion;
 }
 
 }  // namespace gemma_sft

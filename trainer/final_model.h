@@ -9,6 +9,12 @@
 #include "configs/run_config.h"
 #include "data/files/file_system.h"
 #include "model/gemma.h"
+#include "trainer/checkpoint/checkpoint_folders.h"
+#include "trainer/checkpoint/train_state.h"
+#include "trainer/run/run_observer.h"
+#include "trainer/run_completion.h"
+#include "trainer/run_training.h"
+#include "trainer/train_setup.h"
 
 namespace gemma_sft {
 
@@ -23,5 +29,11 @@ void remove_left_overs(const std::filesystem::path& destination, FileSystem& fil
 
 // What an adapter says its base is: the hub id, or where the folder is.
 std::string base_model_name(const std::string& configured, const std::filesystem::path& model_folder);
+
+// final_model/ of a run that is over, from the last step or, with evaluation.keep_best, from the best one; then
+// completed.json.
+RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& setup, const TrainState& state,
+                                 const CheckpointFolders& checkpoints, Gemma& model, FileSystem& files,
+                                 RunObserver& observer);
 
 }  // namespace gemma_sft

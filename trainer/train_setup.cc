@@ -5,17 +5,13 @@
 #include <torch/headeronly/version.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
-#include "configs/choice_names.h"
 #include "configs/configured_path.h"
 #include "configs/error.h"
-#include "data/files/sha256.h"
 #include "data/records/manifest.h"
 #include "model/weights.h"
 #include "trainer/device.h"
 #include "trainer/model_source.h"
-#include "trainer/run/run_manifest.h"
 #include "trainer/stop_signal.h"
 #include "trainer/training_failure.h"
 
@@ -23,7 +19,6 @@ namespace gemma_sft {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 constexpr int64_t kDefaultMaxSequence = 2048;
 
@@ -76,12 +71,6 @@ IndexOptions index_options(const RunConfig& config, const GemmaConfig& model, in
   return options;
 }
 
-int64_t count_targets(const std::vector<IndexedRow>& rows) {
-  int64_t targets = 0;
-  for (const IndexedRow& row : rows) targets += row.target_tokens;
-  return targets;
-}
-
 std::string name_places(const std::vector<RowPlace>& places) {
   constexpr size_t kMostNamed = 5;
   std::string names;
@@ -114,36 +103,13 @@ void tell_about(const DatasetIndex& index, RunObserver& observer) {
   }
 }
 
-json places_json(const std::vector<RowPlace>& places) {
-  json lines = json::array();
-  for (const RowPlace& place : places) lines.push_back(place.line);
-  return lines;
-}
-
-json report_of(const DatasetIndex& index) {
-  json skipped = json::array();
-  for (const RowProblem& problem : index.skipped) {
-    skipped.push_back({{"line", problem.place.line}, {"field", problem.field}, {"problem", problem.message}});
-  }
-  return {{"file", index.file},
-          {"sha256", index.sha256},
-          {"rows_read", index.rows_read},
-          {"training_rows", index.train.size()},
-          {"training_target_tokens", count_targets(index.train)},
-          {"validation_rows", index.validation.size()},
-          {"validation_target_tokens", count_targets(index.validation)},
-          {"longest_tokens", index.longest_tokens},
-          {"skipped_rows", index.skipped_rows},
-          {"skipped", skipped},
-          {"truncated_rows", index.truncated_rows},
-          {"truncated_lines", places_json(index.truncated)},
-          {"truncated_target_rows", index.truncated_target_rows},
-          {"truncated_target_lines", places_json(index.truncated_targets)},
-          {"control_text_rows", index.control_text_rows},
-          {"control_text_lines", places_json(index.control_text)}};
-}
-
 }  // namespace
+
+int64_t count_targets(const std::vector<IndexedRow>& rows) {
+  int64_t targets = 0;
+  for (const IndexedRow& row : rows) targets += row.target_tokens;
+  return targets;
+}
 
 TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer) {
   const RunConfig& config = request.loaded.config;
@@ -209,43 +175,6 @@ Gemma load_model(const TrainSetup& setup, const RunConfig& config, const fs::pat
   });
   model->set_training(true);
   return std::move(*model);
-}
-
-void write_data_report(const fs::path& folder, const TrainSetup& setup, FileSystem& files) {
-  json report = {{"training", report_of(*setup.index)}};
-  if (setup.validation_index && setup.validation_index != setup.index) {
-    report["validation"] = report_of(*setup.validation_index);
-  }
-  write_file_durably(files, folder / "data_report.json",
-                     report.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
-}
-
-void write_run_description(const fs::path& folder, const TrainRequest& request, const TrainSetup& setup,
-                           const std::string& status, FileSystem& files) {
-  const RunOrigin& origin = setup.origin;
-  RunManifest manifest;
-  manifest.run_id = request.place.id;
-  manifest.dataset_path = setup.index->file;
-  if (setup.manifest) manifest.dataset_key = load_manifest(*setup.manifest, setup.manifest->string()).dataset_key;
-  manifest.config = request.loaded.config;
-  manifest.recipe = "trace_sft_v1";
-  manifest.device = origin.device;
-  manifest.git_sha = find_git_sha(fs::current_path());
-  manifest.artifacts_path = folder;
-  manifest.versions = origin.versions;
-  manifest.sha256 = {{"config", sha256_hex(to_yaml(request.loaded.config))},
-                     {"dataset", origin.data_sha256},
-                     {"tokenizer", origin.tokenizer_sha256},
-                     {"base_model", origin.model_sha256}};
-  if (!origin.validation_sha256.empty()) manifest.sha256["validation"] = origin.validation_sha256;
-  manifest.metadata = {{"status", status},
-                       {"base_model_folder", origin.model_folder},
-                       {"config_file", request.loaded.file},
-                       {"precision", std::string(choice_name(origin.precision))},
-                       {"threads", std::to_string(origin.threads)},
-                       {"total_steps", std::to_string(setup.plan.total_steps)},
-                       {"training_rows", std::to_string(setup.index->train.size())}};
-  write_run_manifest(folder, manifest, files);
 }
 
 }  // namespace gemma_sft

@@ -39,11 +39,6 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer);
 // The model with its base weights, and its adapter when there is one: what step 0 starts from.
 Gemma load_model(const TrainSetup& setup, const RunConfig& config, const std::filesystem::path& config_file);
 
-// `folder`/data_report.json: what of the data is used, and every row that was skipped or cut.
-void write_data_report(const std::filesystem::path& folder, const TrainSetup& setup, FileSystem& files);
-
-// `folder`/run_manifest.json.
-void write_run_description(const std::filesystem::path& folder, const TrainRequest& request, const TrainSetup& setup,
-                           const std::string& status, FileSystem& files);
+int64_t count_targets(const std::vector<IndexedRow>& rows);
 
 }  // namespace gemma_sft
