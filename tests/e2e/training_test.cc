@@ -201,6 +201,27 @@ TEST(Training, WhatChangedIsNamedAndRefusedUnlessAllowed) {
   EXPECT_THAT(continued.err, HasSubstr("training.learning_rate"));
 }
 
+TEST(Training, ANamedCheckpointOrRunFolderIsWhereARunStartsFrom) {
+  const Workspace work;
+  const std::vector<std::string> more = {"--set", "training.max_steps=12"};
+  ASSERT_EQ(work.train("run", more).exit_code, 0);
+  const std::vector<double> losses = losses_of(work / "run");
+  for (const auto& [from, first] : {std::pair("run/checkpoint-10", 10), std::pair("run", 12)}) {
+    std::vector<std::string> words = more;
+    words.insert(words.end(), {"--resume", from});
+    const std::string folder = "from-" + std::to_string(first);
+    const ProcessResult result = work.train(folder, words);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_THAT(result.err, HasSubstr("continuing from run/checkpoint-" + std::to_string(first)));
+    EXPECT_EQ(losses_of(work / folder), std::vector<double>(losses.begin() + first, losses.end()));
+    EXPECT_EQ(read_file(work / folder / "final_model/model.safetensors"),
+              read_file(work / "run/final_model/model.safetensors"));
+  }
+  const ProcessResult absent = work.train("other", {"--resume", "run/checkpoint-11"});
+  EXPECT_EQ(absent.exit_code, 13);
+  EXPECT_THAT(absent.err, HasSubstr("not found"));
+}
+
 TEST(Training, ACheckpointWithAFlippedByteIsPassedOverAndWithoutAnyOtherTheRunIsRefused) {
   const Workspace work;
   const std::vector<std::string> more = {"--set", "training.max_steps=10"};
