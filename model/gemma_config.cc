@@ -24,8 +24,8 @@ const std::set<std::string>& harmless_keys() {
   static const std::set<std::string> keys = {
       // identity and bookkeeping
       "_name_or_path", "_commit_hash", "_attn_implementation_autoset", "_attn_implementation", "attn_implementation",
-      "transformers_version", "tokenizer_class", "auto_map", "finetuning_task", "task_specific_params", "problem_type",
-      "id2label", "label2id", "unsloth_fixed", "unsloth_version", "model_name", "license",
+      "transformers_version", "tokenizer_class", "finetuning_task", "task_specific_params", "problem_type", "id2label",
+      "label2id", "unsloth_fixed", "unsloth_version", "model_name", "license",
       // token ids: the tokenizer's files are the truth for them
       "pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id", "forced_bos_token_id",
       "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids",
@@ -40,8 +40,8 @@ const std::set<std::string>& harmless_keys() {
       "encoder_no_repeat_ngram_size", "num_return_sequences", "remove_invalid_values",
       "exponential_decay_length_penalty", "prefix",
       // other frameworks, and switches of encoder-decoder models that are off here
-      "use_bfloat16", "tf_legacy_loss", "chunk_size_feed_forward", "cross_attention_hidden_size",
-      "tie_encoder_decoder"};
+      "use_bfloat16", "tf_legacy_loss", "chunk_size_feed_forward", "cross_attention_hidden_size", "tie_encoder_decoder",
+      "gradient_checkpointing"};
   return keys;
 }
 
@@ -290,6 +290,11 @@ std::string read_dtype(JsonFields& fields) {
 void read_text_config(JsonFields& fields, const std::string& path, GemmaConfig& config, JsonProblems& problems) {
   const Family family = config.family;
   const bool first = family == Family::kGemma1;
+  for (const char* name :
+       {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "query_pre_attn_scalar"}) {
+    if (fields.is_null(name)) fields.refuse(name, "expected a number");
+  }
   // Hugging Face's defaults: the files of Gemma 3 4B and larger leave out what equals them.
   config.vocab_size = fields.integer("vocab_size", family == Family::kGemma3 ? 262'208 : 256'000, 1, 1 << 24);
   config.hidden_size = fields.integer("hidden_size", first ? 3072 : 2304, 1, 1 << 20);

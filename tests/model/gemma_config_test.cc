@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <optional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -284,6 +285,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{R"({"model_type": "gemma", "num_attention_heads": 4, "num_key_value_heads": 3})", "num_key_value_heads",
                 "divide"},
         Refused{R"({"model_type": "gemma", "head_dim": 15})", "head_dim", "even"},
+        Refused{R"({"model_type": "gemma", "num_key_value_heads": null})", "num_key_value_heads", "is null"},
+        Refused{gemma_1(R"("auto_map": {"AutoConfig": "configuration_own.OwnConfig"}, )"), "auto_map", "not known"},
         Refused{R"({"model_type": "gemma", "hidden_size": 0})", "hidden_size", "integer from 1"},
         Refused{R"({"model_type": "gemma", "hidden_size": 1e3})", "hidden_size", "integer from 1"},
         Refused{R"({"model_type": "gemma", "vocab_size": 99999999999999999999})", "vocab_size", "integer from 1"},
@@ -315,6 +318,39 @@ TEST(GemmaConfig, BrokenJsonIsNamedWithItsPlace) {
   EXPECT_THAT(error_of("{\"model_type\": \"gemma\", \"model_type\": \"gemma2\"}"), HasSubstr("config.json:1:"));
   EXPECT_THAT(error_of("[]"), HasSubstr("expected a JSON object"));
   EXPECT_NE(error_of(""), "");
+}
+
+// Whatever a file holds, the answer is a config or an Error (memory errors are for the sanitizer build to see).
+TEST(GemmaConfig, DamagedFilesGiveAnErrorOrAConfigAndNothingElse) {
+  std::mt19937_64 random(7);
+  size_t refused = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kConfigs)) {
+    if (entry.path().extension() != ".json") continue;
+    const std::string original = read_file(entry.path());
+    for (int round = 0; round < 300; ++round) {
+      std::string text = original;
+      for (uint64_t edits = 1 + random() % 3; edits > 0; --edits) {
+        const size_t at = random() % text.size();
+        switch (random() % 4) {
+          case 0: text[at] = static_cast<char>(random()); break;
+          case 1: text.erase(at, 1 + random() % 40); break;
+          case 2: text.insert(at, text.substr(random() % text.size(), random() % 40)); break;
+          default: text[at] = "{}[],:\"0-9e."[random() % 13]; break;
+        }
+        if (text.empty()) text = " ";
+      }
+      try {
+        const GemmaConfig config = parse_gemma_config(text, "config.json");
+        EXPECT_EQ(config.layer_kinds.size(), static_cast<size_t>(config.num_layers));
+        EXPECT_EQ(config.num_heads % config.num_kv_heads, 0);
+        EXPECT_GT(config.parameter_count(), 0);
+      } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::kModel);
+        ++refused;
+      }
+    }
+  }
+  EXPECT_GT(refused, 1000u);
 }
 
 TEST(GemmaConfig, EveryPresetSurvivesBeingWrittenAndRead) {
