@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "model/weights.h"
-#include "trainer/checkpoint/checkpointer.h"
+#include "trainer/run_tensors.h"
 #include "trainer/training_progress.h"
 
 namespace gemma_sft {
@@ -85,7 +85,7 @@ RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& 
       .final_eval_loss = state.last_eval_loss,
       .final_model = {}};
   if (from_best) {
-    load_trained_weights(model, checkpoints.folder(completion.model_step));
+    read_checkpoint_weights(checkpoints.folder(completion.model_step), trained_weights(model));
     observer.on_note(fmt::format("final_model is from the best checkpoint, of step {}", completion.model_step));
   }
   completion.final_model =

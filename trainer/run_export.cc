@@ -7,12 +7,12 @@
 #include "model/hub_cache.h"
 #include "model/weights.h"
 #include "trainer/checkpoint/checkpoint_format.h"
-#include "trainer/checkpoint/checkpointer.h"
 #include "trainer/checkpoint/state_file.h"
 #include "trainer/final_model.h"
 #include "trainer/inference_model.h"
 #include "trainer/model_source.h"
 #include "trainer/run_completion.h"
+#include "trainer/run_tensors.h"
 #include "trainer/training_failure.h"
 
 namespace gemma_sft {
@@ -95,7 +95,7 @@ Loaded load_checkpoint_folder(const ExportRequest& request, const fs::path& fold
   if (!lora) options.storage_dtype = model_options(origin.precision, c10::Device(c10::kCPU), lora).storage_dtype;
   Loaded loaded{load_base(base, options), base, base_model_name(origin.config.model.base_model, base)};
   if (lora) loaded.model.add_lora(lora_options(origin.config.lora), /*seed=*/0);
-  load_trained_weights(loaded.model, folder);
+  read_checkpoint_weights(folder, trained_weights(loaded.model));
   return loaded;
 }
 

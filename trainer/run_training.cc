@@ -11,6 +11,7 @@
 #include "trainer/resume.h"
 #include "trainer/run_completion.h"
 #include "trainer/run_description.h"
+#include "trainer/run_tensors.h"
 #include "trainer/stop_signal.h"
 #include "trainer/stopwatch.h"
 #include "trainer/train_setup.h"
@@ -29,12 +30,14 @@ class TrainingLoop {
                MetricsFile& metrics, FileSystem& files, RunObserver& observer)
       : config_(config),
         setup_(setup),
+        model_(model),
+        checkpoints_(checkpoints),
         metrics_(metrics),
         observer_(observer),
         optimizer_(model.trainable_parameters(), optimizer_options(config.training)),
         train_step_(model, optimizer_,
                     {.max_grad_norm = config.training.max_grad_norm, .on_nonfinite = config.training.on_nonfinite}),
-        checkpointer_(checkpoints, setup.origin, model, optimizer_, files),
+        checkpointer_(checkpoints, setup.origin, files),
         stream_(setup.index, setup.tokenizer, setup.plan.batches) {
     if (!setup.validation_rows.empty()) {
       evaluator_.emplace(model, setup.validation_index, setup.validation_rows, setup.tokenizer, setup.plan.batches);
@@ -42,7 +45,7 @@ class TrainingLoop {
   }
 
   void continue_from(const ResumePoint& point) {
-    checkpointer_.restore(point.checkpoint);
+    restore_checkpoint(point.checkpoint, model_, optimizer_);
     state_ = point.state;
     stream_.seek(state_.cursor);
   }
@@ -82,14 +85,19 @@ class TrainingLoop {
   void save() {
     const Stopwatch watch;
     metrics_.sync();  // rows that a resume would count on
-    const fs::path saved = checkpointer_.save(state_);
+    const fs::path saved = checkpointer_.save(state_, run_tensors(model_, optimizer_));
     observer_.on_checkpoint(state_.step, saved.string(), watch.seconds());
-    checkpointer_.rotate(state_, config_.evaluation.keep_best);
+    rotate();
+  }
+
+  void rotate() {
+    const bool keeps_best = config_.evaluation.keep_best && state_.best;
+    checkpoints_.rotate(state_.step, keeps_best ? std::optional<int64_t>(state_.best->step) : std::nullopt);
   }
 
   // A crash may have come between a save and its rotation, a signal between a step and its evaluation.
   void make_up_for_what_an_interruption_left_out() {
-    checkpointer_.rotate(state_, config_.evaluation.keep_best);
+    rotate();
     if (evaluates_now() && state_.evaluated_step < state_.step) evaluate_and_save();
   }
 
@@ -110,6 +118,8 @@ class TrainingLoop {
 
   const RunConfig& config_;
   const TrainSetup& setup_;
+  Gemma& model_;
+  CheckpointFolders& checkpoints_;
   MetricsFile& metrics_;
   RunObserver& observer_;
   TrainState state_;

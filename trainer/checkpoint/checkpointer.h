@@ -1,45 +1,53 @@
-// Saves and restores a run: weights, moments, random state and TrainState as one checkpoint folder (FORMAT.md).
-//
-// What is saved are the trained parameters in their storage dtype: all of them, or with LoRA the adapter only. Every
-// write goes through FileSystem, so that a failing disk is Error(kIo) and never a checkpoint that only looks complete.
+// Saves and restores the tensors and the state of a run as one checkpoint folder (FORMAT.md). Knows tensors by name and
+// nothing of models or optimizers. Every write goes through FileSystem, so that a failing disk is Error(kIo) and never
+// a checkpoint that only looks complete.
 #pragma once
 
-#include <c10/core/Device.h>
+#include <ATen/core/Tensor.h>
 
-#include <cstdint>
 #include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "data/files/file_system.h"
-#include "model/gemma.h"
 #include "trainer/checkpoint/checkpoint_folders.h"
 #include "trainer/checkpoint/train_state.h"
-#include "trainer/optimizer.h"
 
 namespace gemma_sft {
 
-// Refers to everything it is given. One thread.
+struct NamedTensor {
+  std::string name;
+  at::Tensor tensor;
+};
+
+// The tensors of a run, on any device. Restoring writes into them: they share storage with the live ones.
+struct RunTensors {
+  std::vector<NamedTensor> weights;  // what is trained, in its storage dtype
+  std::vector<NamedTensor> moments;  // of the optimizer
+  std::vector<NamedTensor> random;   // states of random number generators, bytes
+};
+
+// Refers to what it is given. One thread.
 class Checkpointer {
  public:
-  Checkpointer(CheckpointFolders& folders, const RunOrigin& origin, Gemma& model, Optimizer& optimizer,
-               FileSystem& files);
+  Checkpointer(CheckpointFolders& folders, const RunOrigin& origin, FileSystem& files);
 
-  // Returns when checkpoint-<state.step> is on disk; gives its folder. Old ones are still there: see rotate.
-  std::filesystem::path save(const TrainState& state);
-  void rotate(const TrainState& state, bool keep_best);
-
-  // From a verified checkpoint into model, optimizer and the random number generators. Throws Error(kCheckpoint) when a
-  // tensor is missing, extra or of another shape or dtype.
-  void restore(const std::filesystem::path& checkpoint);
+  // Returns when checkpoint-<state.step> is on disk; gives its folder. Old ones are still there: see
+  // CheckpointFolders::rotate.
+  std::filesystem::path save(const TrainState& state, const RunTensors& tensors);
 
  private:
   CheckpointFolders& folders_;
   const RunOrigin& origin_;
-  Gemma& model_;
-  Optimizer& optimizer_;
   FileSystem& files_;
 };
 
-// The trained parameters of a verified checkpoint into a model of the same shape.
-void load_trained_weights(Gemma& model, const std::filesystem::path& checkpoint);
+// From a verified checkpoint into `tensors`. A random state that the checkpoint lacks (saved on a CPU, continued on a
+// GPU) is dropped from `tensors.random`. Throws Error(kCheckpoint) when another tensor is missing, extra or of another
+// shape or dtype.
+void read_checkpoint(const std::filesystem::path& checkpoint, RunTensors& tensors);
+// The weights alone.
+void read_checkpoint_weights(const std::filesystem::path& checkpoint, const std::vector<NamedTensor>& weights);
 
 }  // namespace gemma_sft

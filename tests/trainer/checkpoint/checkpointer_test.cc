@@ -13,7 +13,7 @@
 #include "data/files/safetensors.h"
 #include "tests/testing/failing_file_system.h"
 #include "tests/trainer/tiny_run.h"
-#include "trainer/checkpoint/state_file.h"
+#include "trainer/run_tensors.h"
 
 namespace gemma_sft {
 namespace {
@@ -44,10 +44,11 @@ class CheckpointerTest : public ::testing::Test {
     at::manual_seed(5);
   }
   fs::path save(Trained& from, int64_t step = 3) {
-    return Checkpointer(folders_, origin_, from.model, *from.optimizer, real_file_system()).save({.step = step});
+    return Checkpointer(folders_, origin_, real_file_system())
+        .save({.step = step}, run_tensors(from.model, *from.optimizer));
   }
   void restore(Trained& into, const fs::path& checkpoint) {
-    Checkpointer(folders_, origin_, into.model, *into.optimizer, real_file_system()).restore(checkpoint);
+    restore_checkpoint(checkpoint, into.model, *into.optimizer);
   }
 
   TinyRun tiny_;
@@ -101,7 +102,7 @@ TEST_F(CheckpointerTest, room_for_everything_is_asked_for_before_the_first_byte)
   Trained one(tiny_, true);
   FailingFileSystem watched;
   CheckpointFolders folders(tiny_.files().path(), "r", 2, watched);
-  Checkpointer(folders, origin_, one.model, *one.optimizer, watched).save({.step = 1});
+  Checkpointer(folders, origin_, watched).save({.step = 1}, run_tensors(one.model, *one.optimizer));
   uint64_t written = 0;
   for (const FileCallRecord& call : watched.calls()) written += call.call == FileCall::kAppend ? call.bytes : 0;
   const auto first = std::find_if(watched.calls().begin(), watched.calls().end(), [](const FileCallRecord& call) {
@@ -119,7 +120,7 @@ TEST_F(CheckpointerTest, every_failing_call_is_an_error_that_keeps_the_checkpoin
     FailingFileSystem failing({.call = call, .kind = FaultKind::kOnce, .error_number = 5});
     CheckpointFolders folders(tiny_.files().path(), "r", 2, failing);
     try {
-      Checkpointer(folders, origin_, one.model, *one.optimizer, failing).save({.step = 2});
+      Checkpointer(folders, origin_, failing).save({.step = 2}, run_tensors(one.model, *one.optimizer));
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kIo);
       EXPECT_TRUE(verify_checkpoint(tiny_.files() / "checkpoint-1").manifest);
