@@ -23,8 +23,9 @@ std::string random_value(const Setting& setting, std::mt19937_64& random) {
     }
     case ValueType::kText: {
       if (setting.text_problem == nullptr || setting.key.compare(0, 8, "dataset.") == 0) {
-        static const std::string texts[] = {"\"a b: c # d\"", "'it''s [x]'", "\"q\\\"\\\\ é\"",
-                                            "\"- x\"",        "plain",       "\"\\u0085\\u00a0\\u2028\\uFEFF\\U0001F600 x\""};
+        static const std::string texts[] = {"\"a b: c # d\"",  "'it''s [x]'",
+                                            "\"q\\\"\\\\ é\"", "\"- x\"",
+                                            "plain",           "\"\\u0085\\u00a0\\u2028\\uFEFF\\U0001F600 x\""};
         return texts[random() % 6];
       }
       return setting.example;

@@ -1,5 +1,5 @@
-// The GPU against the CPU: the same tiny models, the same batch, fp32 without TF32. Built in CUDA builds only and run by
-// tests/gpu/run.sh; a machine without a GPU fails here, it does not skip.
+// The GPU against the CPU: the same tiny models, the same batch, fp32 without TF32. Built in CUDA builds only and run
+// by tests/gpu/run.sh; a machine without a GPU fails here, it does not skip.
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
