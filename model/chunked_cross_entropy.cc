@@ -22,12 +22,12 @@
 namespace gemma_sft {
 namespace {
 
-constexpr int64_t kChunkBytesCpu = int64_t{64} << 20;
+constexpr int64_t kChunkBytesCpu = int64_t{256} << 20;
 constexpr int64_t kChunkBytesCuda = int64_t{512} << 20;
 // The fp32 work on bf16 or soft-capped logits takes this part of a chunk at a time.
 constexpr int64_t kPartsOfAChunk = 16;
-// Rows of the head's gradient that are made and added at a time.
-constexpr int64_t kVocabularyBlock = 4096;
+// Rows of the head's gradient that are made and added at a time, so that the product to be added stays in the cache.
+constexpr int64_t kVocabularyBlock = 2048;
 
 int64_t rows_per_chunk(const at::Tensor& weight, at::ScalarType dtype, const CrossEntropyOptions& options) {
   if (options.chunk_tokens > 0) return options.chunk_tokens;
@@ -100,15 +100,10 @@ class WeightGradient {
   WeightGradient(const at::Tensor& weight, int64_t chunks) : weight_(weight), chunks_(chunks) {}
 
   void add(const at::Tensor& logits_gradient, const at::Tensor& rows) {
-    if (chunks_ == 1 && rows.scalar_type() == weight_.scalar_type()) {
-      total_ = product(logits_gradient.t(), rows);
-      return;
-    }
     const bool first = !total_.defined();
     if (first) {
       total_ = at::empty(weight_.sizes(), weight_.options().dtype(chunks_ == 1 ? weight_.scalar_type() : at::kFloat));
     }
-    // Block by block, so that the product to be added stays small.
     for (int64_t begin = 0; begin < total_.size(0); begin += kVocabularyBlock) {
       const int64_t pieces = std::min(kVocabularyBlock, total_.size(0) - begin);
       at::Tensor part = total_.narrow(0, begin, pieces);

@@ -14,7 +14,7 @@ namespace gemma_sft {
 
 struct CrossEntropyOptions {
   std::optional<double> logit_softcap = {};
-  int64_t chunk_tokens = 0;  // 0: chosen so that a chunk of logits is about 64 MiB on CPU, 512 MiB on CUDA
+  int64_t chunk_tokens = 0;  // 0: chosen so that a chunk of logits is about 256 MiB on CPU, 512 MiB on CUDA
 };
 
 // hidden [tokens, width] in the compute dtype; weight [vocab, width] in the storage dtype; target_rows [n] int64

@@ -52,7 +52,10 @@ struct CpuKernels {
   void (*transpose)(const float* in, int64_t rows, int64_t columns, int64_t stride, float* out);
 };
 
-// The ones made for this processor.
+// The best ones that this processor can run.
 const CpuKernels& cpu_kernels();
+
+// All that it can run, the best last, by index; null past the end. For tests.
+const CpuKernels* find_cpu_kernels(int index);
 
 }  // namespace gemma_sft

@@ -4,9 +4,11 @@ namespace gemma_sft {
 
 CpuKernels cpu_kernels_baseline();
 
-const CpuKernels& cpu_kernels() {
-  static const CpuKernels chosen = cpu_kernels_baseline();
-  return chosen;
+const CpuKernels* find_cpu_kernels(int index) {
+  static const CpuKernels only = cpu_kernels_baseline();
+  return index == 0 ? &only : nullptr;
 }
+
+const CpuKernels& cpu_kernels() { return *find_cpu_kernels(0); }
 
 }  // namespace gemma_sft

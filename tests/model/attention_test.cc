@@ -71,17 +71,22 @@ struct Case {
   AttentionOptions options;
 };
 
-class Attention : public ::testing::TestWithParam<std::tuple<Case, bool>> {};
+// fp64 has no kernels: it goes through LibTorch's operators, as a soft-cap or a window on a GPU does.
+enum class Way { kPacked, kPadded, kOperators };
+
+class Attention : public ::testing::TestWithParam<std::tuple<Case, Way>> {};
 
 TEST_P(Attention, EqualsTheTextbookForwardAndBackward) {
-  const auto& [given, padded] = GetParam();
+  const auto& [given, way] = GetParam();
   int64_t longest = 0;
   for (const int64_t length : given.lengths) longest = std::max(longest, length);
-  const DeviceBatch batch = batch_of(given.lengths, padded ? longest : 0);
+  const DeviceBatch batch = batch_of(given.lengths, way == Way::kPadded ? longest : 0);
   const int64_t tokens = batch.input_ids.size(0);
   std::vector<at::Tensor> inputs = {random({tokens, given.heads, 16}, 1), random({tokens, given.kv_heads, 16}, 2),
                                     random({tokens, given.kv_heads, 16}, 3)};
-  for (at::Tensor& input : inputs) input.requires_grad_(true);
+  for (at::Tensor& input : inputs) {
+    input = (way == Way::kOperators ? input.to(at::kDouble) : input).requires_grad_(true);
+  }
   const at::Tensor weights = random({tokens, given.heads * 16}, 4);
 
   const at::Tensor ours = attend(inputs[0], inputs[1], inputs[2], lay_out_documents(batch), given.options);
@@ -120,9 +125,12 @@ INSTANTIATE_TEST_SUITE_P(
                           Case{"several_blocks_global", {300, 290, 130}, 2, 1, {.scale = 0.3}},
                           Case{"equal_lengths", {16, 16, 16}, 4, 2, {.scale = 0.3}},
                           Case{"one_document", {64}, 4, 2, {.scale = 0.3, .window = 20}}),
-        ::testing::Bool()),
+        ::testing::Values(Way::kPacked, Way::kPadded, Way::kOperators)),
     [](const auto& given) {
-      return std::string(std::get<0>(given.param).name) + (std::get<1>(given.param) ? "_padded" : "_packed");
+      const Way way = std::get<1>(given.param);
+      return std::string(std::get<0>(given.param).name) + (way == Way::kPacked   ? "_packed"
+                                                           : way == Way::kPadded ? "_padded"
+                                                                                 : "_operators");
     });
 
 TEST(DocumentLayout, KeepsRowsWhereTheyAreWhenNothingIsToBeMoved) {

@@ -45,12 +45,13 @@ at::Tensor textbook(const at::Tensor& hidden, const at::Tensor& weight, const at
 struct Case {
   std::optional<double> softcap;
   int64_t chunk_tokens;
+  at::ScalarType dtype = at::kFloat;
 };
 
 class CrossEntropy : public ::testing::TestWithParam<Case> {};
 
 TEST_P(CrossEntropy, EqualsTheTextbookForwardAndBackward) {
-  const at::Tensor hidden = random({23, 16}, 2.0, 1).requires_grad_(true),
+  const at::Tensor hidden = random({23, 16}, 2.0, 1).to(GetParam().dtype).requires_grad_(true),
                    weight = random({101, 16}, 1.0, 2).requires_grad_(true);
   const at::Tensor rows = integers({0, 1, 2, 5, 7, 8, 9, 13, 14, 15, 16, 20, 22}), targets = random_ids(101, 13, 3);
   const at::Tensor loss =
@@ -72,7 +73,9 @@ TEST_P(CrossEntropy, EqualsTheTextbookForwardAndBackward) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, CrossEntropy,
                          ::testing::Values(Case{{}, 0}, Case{{}, 1}, Case{{}, 5}, Case{{}, 13}, Case{4.0, 0},
-                                           Case{4.0, 5}, Case{30.0, 1}));
+                                           Case{4.0, 5}, Case{30.0, 1},
+                                           // No kernels for fp64: LibTorch's operators, as on a GPU.
+                                           Case{{}, 5, at::kDouble}, Case{4.0, 5, at::kDouble}));
 
 TEST(CrossEntropyByHand, EqualLogitsCostTheLogarithmOfTheVocabulary) {
   const at::Tensor hidden = at::zeros({3, 4}), weight = random({50, 4}, 1.0, 1);

@@ -9,13 +9,17 @@
 namespace gemma_sft {
 namespace {
 
-TEST(GeluGate, EqualsTransformersForwardAndBackward) {
-  const at::Tensor gate = tensor_of(kGate, {4, 5}).requires_grad_(true),
-                   up = tensor_of(kUp, {4, 5}).requires_grad_(true);
+// fp64 has no kernels: it goes through LibTorch's operators, as tensors on a GPU do.
+class GeluGateOf : public ::testing::TestWithParam<at::ScalarType> {};
+INSTANTIATE_TEST_SUITE_P(Dtypes, GeluGateOf, ::testing::Values(at::kFloat, at::kDouble));
+
+TEST_P(GeluGateOf, EqualsTransformersForwardAndBackward) {
+  const at::Tensor gate = tensor_of(kGate, {4, 5}).to(GetParam()).requires_grad_(true),
+                   up = tensor_of(kUp, {4, 5}).to(GetParam()).requires_grad_(true);
   const at::Tensor output = gelu_gate(gate, up);
   const at::Tensor expected = tensor_of(kGateOutput, {4, 5});
   EXPECT_LE(largest_difference(output, expected), 5e-7);
-  output.backward(tensor_of(kGateOutputGradient, {4, 5}));
+  output.backward(tensor_of(kGateOutputGradient, {4, 5}).to(GetParam()));
   EXPECT_LE(largest_difference(gate.grad(), tensor_of(kGateGradient, {4, 5})), 1e-6);
   EXPECT_LE(largest_difference(up.grad(), tensor_of(kUpGradient, {4, 5})), 1e-6);
   // The exact GELU is far outside the tolerance above.

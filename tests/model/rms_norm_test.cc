@@ -26,6 +26,17 @@ TEST(RmsNorm, EqualsTransformersToTheBitInBf16) {
   EXPECT_EQ(largest_difference(output, tensor_of(kNormOutputBf16, {3, 8})), 0.0);
 }
 
+// fp64 has no kernels: it goes through LibTorch's operators, as tensors on a GPU do.
+TEST(RmsNorm, EqualsTransformersThroughLibTorchsOperators) {
+  const at::Tensor x = tensor_of(kNormInput, {3, 8}).to(at::kDouble).requires_grad_(true);
+  const at::Tensor weight = tensor_of(kNormWeight, {8}).requires_grad_(true);
+  const at::Tensor output = rms_norm(x, weight, 1e-6);
+  EXPECT_LE(largest_difference(output, tensor_of(kNormOutput, {3, 8})), 5e-7);
+  output.backward(tensor_of(kNormOutputGradient, {3, 8}).to(at::kDouble));
+  EXPECT_LE(largest_difference(x.grad(), tensor_of(kNormInputGradient, {3, 8})), 5e-7);
+  EXPECT_LE(largest_difference(weight.grad(), tensor_of(kNormWeightGradient, {8})), 1e-6);
+}
+
 TEST(RmsNorm, AZeroRowGivesZeroAndFiniteGradients) {
   const at::Tensor x = tensor_of({0, 0, 0, 0}, {1, 4}).requires_grad_(true);
   const at::Tensor output = rms_norm(x, tensor_of({0.5, 0.5, 0.5, 0.5}, {4}), 1e-6);

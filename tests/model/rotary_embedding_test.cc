@@ -30,6 +30,11 @@ TEST_F(Rotary, EqualsTransformersToTheBitInBf16) {
   EXPECT_EQ(largest_difference(rotated(at::kBFloat16, 1e6, 8.0), tensor_of(kRotaryGlobalBf16, {6, 2, 8})), 0.0);
 }
 
+// fp64 has no kernels: it goes through LibTorch's operators, as tensors on a GPU do.
+TEST_F(Rotary, EqualsTransformersThroughLibTorchsOperators) {
+  EXPECT_LE(largest_difference(rotated(at::kDouble, 1e6, 8.0), tensor_of(kRotaryGlobal, {6, 2, 8})), 1e-6);
+}
+
 TEST_F(Rotary, ItsGradientIsTheTurnBack) {
   const at::Tensor x = input_.clone().requires_grad_(true);
   const at::Tensor output = rotate(x, rotary_table(positions_, 8, 1e4, 1.0, at::kFloat));
