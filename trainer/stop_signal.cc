@@ -1,9 +1,11 @@
 #include "trainer/stop_signal.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <thread>
 
 namespace gemma_sft {
 namespace {
@@ -17,15 +19,37 @@ extern "C" void note_signal(int number) {
   if (!first_signal.compare_exchange_strong(none, number)) _exit(128 + number);
 }
 
+sigset_t stop_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (int number : {SIGTERM, SIGINT}) sigaddset(&set, number);
+  return set;
+}
+
+void wait_for_signals() {
+  const sigset_t set = stop_signals();
+  for (int number = 0;;) {
+    if (sigwait(&set, &number) == 0) note_signal(number);
+  }
+}
+
 }  // namespace
 
 void install_stop_signals() {
   first_signal = 0;
+  // For a thread that was there before this call; all others have the signals blocked.
   struct sigaction action = {};
   action.sa_handler = note_signal;
   sigemptyset(&action.sa_mask);
   action.sa_flags = SA_RESTART;
   for (int number : {SIGTERM, SIGINT}) sigaction(number, &action, nullptr);
+  const sigset_t set = stop_signals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);  // threads started from here on inherit it
+  static const bool waiting = [] {
+    std::thread(wait_for_signals).detach();
+    return true;
+  }();
+  static_cast<void>(waiting);
 }
 
 int stop_signal() { return first_signal; }

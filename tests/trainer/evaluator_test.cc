@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include "tests/trainer/send_signal.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/stop_signal.h"
 
@@ -51,7 +52,7 @@ TEST_F(EvaluatorTest, leaves_no_gradient_and_may_be_run_again) {
 
 TEST_F(EvaluatorTest, a_signal_ends_it_without_a_result) {
   Evaluator evaluator(model_, index_, index_->train, tokenizer_, {});
-  raise(SIGINT);
+  send_stop_signal(SIGINT);
   EXPECT_FALSE(evaluator.run());
   install_stop_signals();
   EXPECT_TRUE(evaluator.run());

@@ -9,6 +9,7 @@
 
 #include "configs/error.h"
 #include "tests/testing/failing_file_system.h"
+#include "tests/trainer/send_signal.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/stop_signal.h"
 
@@ -27,7 +28,7 @@ struct StopAfter : RecordingObserver {
   explicit StopAfter(int64_t step) : at(step) {}
   void on_step(const StepRecord& record) override {
     RecordingObserver::on_step(record);
-    if (record.step == at) raise(SIGTERM);
+    if (record.step == at) send_stop_signal(SIGTERM);
   }
   int64_t at;
 };

@@ -12,6 +12,7 @@
 #include "configs/error.h"
 #include "data/files/safetensors.h"
 #include "tests/testing/failing_file_system.h"
+#include "tests/trainer/send_signal.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/stop_signal.h"
 
@@ -271,7 +272,7 @@ TEST_F(RunTrainingTest, skipping_such_steps_is_bounded) {
 TEST_F(RunTrainingTest, a_signal_finishes_the_step_saves_and_says_so) {
   struct Stopper : RunObserver {
     void on_step(const StepRecord& record) override {
-      if (record.step == 5) raise(SIGTERM);
+      if (record.step == 5) send_stop_signal(SIGTERM);
     }
   } stopper;
   install_stop_signals();
