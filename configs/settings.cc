@@ -396,8 +396,8 @@ std::vector<Setting> training_settings() {
        .source = kTunixRt,
        .help = "The optimizer.",
        .refused = {{"adafactor",
-                    "it is not implemented, and training something else in its place would be "
-                    "silent; use adamw, with lora.rank or precision: bf16 where memory is short"}}},
+                    "this trainer's optimizer is adamw, and to train with it unasked would be silent; say adamw, with "
+                    "lora.rank or precision: bf16 where memory is short"}}},
   };
 }
 

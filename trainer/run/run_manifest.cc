@@ -102,7 +102,7 @@ void write_run_manifest(const fs::path& folder, const RunManifest& manifest, Fil
   json["evaluation_config"] = section_json(manifest.config, "evaluation");
   json["output_config"] = section_json(manifest.config, "output");
   json["recipe"] = manifest.recipe;
-  json["backend"] = "libtorch";
+  json["backend"] = "native";
   json["device"] = manifest.device;
   json["seed"] = manifest.config.training.seed;
   json["git_sha"] = manifest.git_sha ? Json(*manifest.git_sha) : Json(nullptr);
