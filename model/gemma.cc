@@ -230,7 +230,7 @@ at::Tensor Gemma::decode(const std::vector<int64_t>& new_tokens, KvCache& cache)
           const int64_t surplus = options.window > 0 ? std::max<int64_t>(0, keys.size(1) - (options.window - 1)) : 0;
           kept.keys = keys.narrow(1, surplus, keys.size(1) - surplus).contiguous();
           kept.values = values.narrow(1, surplus, values.size(1) - surplus).contiguous();
-          return output.view({tokens, -1});
+          return output.reshape({tokens, -1});
         });
   }
   cache.length += tokens;

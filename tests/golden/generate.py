@@ -10,6 +10,10 @@ A case is a folder:
   expected.safetensors  input_ids int64 [batch, time], lengths int64 [batch], loss_mask uint8 [batch, time] (1: the token
                         itself is a target), logits fp32 [batch, time, vocabulary], loss fp32 (mean over the targets) and
                         grad.<parameter> for every parameter of the text model, by Hugging Face's names
+                        (these three are what `gemma-sft selftest` replays; what follows is for the tests of gemma-sft)
+  training.safetensors  a run of transformers' Trainer, see training.py; its settings, floors and details in case.json
+  adapter/              a PEFT folder, and lora.safetensors: a run from it
+and in case.json also greedy (prompts and what transformers' generate makes of them) and bf16 (what bf16 costs transformers).
 
 fp32 arithmetic, eager attention, one thread. Weights are nowhere trivial: the weights of norms are not zero.
 """
@@ -17,17 +21,25 @@ fp32 arithmetic, eager attention, one thread. Weights are nowhere trivial: the w
 import copy
 import json
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
 
+import peft
 import torch
 import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import bf16
+import greedy
+import tokens
+import training
+
 HERE = pathlib.Path(__file__).resolve().parent
 BARS = {"logits_abs": 1e-4, "loss_abs": 1e-5, "grad_rel": 1e-4}
+TRAINING_BARS = {"loss_abs": 1e-4, "grad_norm_rel": 1e-4, "weights_abs": 2e-4, "merged_logits_abs": 1e-4}
 FLOORS = 3.0  # a tolerance is this many times the noise floor, and never above the bar
 LENGTHS = [24, 17, 9]
 
@@ -38,14 +50,14 @@ COMMON = {"initializer_range": 0.02, "pad_token_id": 0, "eos_token_id": 1, "bos_
 GEMMA_1_MQA = COMMON | {
     "architectures": ["GemmaForCausalLM"], "model_type": "gemma", "torch_dtype": "float32", "vocab_size": 96,
     "hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1,
-    "head_dim": 8, "hidden_act": "gelu", "max_position_embeddings": 64, "rms_norm_eps": 1e-06, "rope_theta": 10000.0,
+    "head_dim": 8, "hidden_act": "gelu", "max_position_embeddings": 128, "rms_norm_eps": 1e-06, "rope_theta": 10000.0,
     "rope_scaling": None}
 
 # As many KV heads as heads, head_dim x heads != hidden, other eps and theta; new spelling.
 GEMMA_1_MHA = COMMON | {
     "architectures": ["GemmaForCausalLM"], "model_type": "gemma", "dtype": "bfloat16", "vocab_size": 96,
     "hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 3, "num_attention_heads": 3, "num_key_value_heads": 3,
-    "head_dim": 16, "hidden_act": "gelu_pytorch_tanh", "max_position_embeddings": 64, "rms_norm_eps": 0.01,
+    "head_dim": 16, "hidden_act": "gelu_pytorch_tanh", "max_position_embeddings": 128, "rms_norm_eps": 0.01,
     "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "tie_word_embeddings": True}
 
 # Soft-caps that bite, a window shorter than the text, query_pre_attn_scalar != head_dim, two heads per KV head.
@@ -53,7 +65,7 @@ GEMMA_2 = COMMON | {
     "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "torch_dtype": "float32", "vocab_size": 96,
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
     "head_dim": 12, "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh",
-    "max_position_embeddings": 64, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "query_pre_attn_scalar": 20,
+    "max_position_embeddings": 128, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "query_pre_attn_scalar": 20,
     "sliding_window": 7, "attn_logit_softcapping": 4.0, "final_logit_softcapping": 6.0, "cache_implementation": "hybrid"}
 
 # QK-norm, five local layers and a global one, two thetas, linear scaling on the global layer; the published spelling. The
@@ -90,6 +102,29 @@ CASES = {
     "gemma-3-image-text": (GEMMA_3_IMAGE_TEXT, 59, None),
 }
 
+# The settings of transformers' TrainingArguments; max_grad_norm lies among the norms of the run.
+ADAMW = {"learning_rate": 2e-3, "weight_decay": 0.1, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
+LINEAR = {"lr_scheduler_type": "linear", "warmup_steps": 4}
+COSINE = {"lr_scheduler_type": "cosine", "warmup_steps": 3}
+COSINE_TO_FLOOR = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}, "warmup_steps": 5}
+TRAINING = {
+    "gemma-1-mqa": ADAMW | LINEAR | {"max_grad_norm": 2.4},
+    "gemma-1-mha-bf16": ADAMW | COSINE | {"max_grad_norm": 2.8, "adam_beta2": 0.95},
+    "gemma-2-sharded": ADAMW | COSINE_TO_FLOOR | {"max_grad_norm": 4.6},
+    "gemma-3-bf16": ADAMW | LINEAR | {"max_grad_norm": 6.6, "warmup_steps": 1},
+    "gemma-3-image-text": ADAMW | COSINE | {"max_grad_norm": 6.0, "adam_beta1": 0.8},
+}
+EVERY_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA = {
+    "gemma-1-mqa": {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]},
+    "gemma-1-mha-bf16": {"r": 2, "lora_alpha": 8, "target_modules": EVERY_LINEAR, "use_rslora": True},
+    "gemma-2-sharded": {"r": 3, "lora_alpha": 5, "target_modules": ["o_proj", "gate_proj", "up_proj", "down_proj"]},
+    "gemma-3-bf16": {"r": 4, "lora_alpha": 12, "target_modules": EVERY_LINEAR},
+    "gemma-3-image-text": {"r": 2, "lora_alpha": 7,
+                           "target_modules": r".*language_model.*\.(q_proj|k_proj|up_proj)"},  # not the vision tower
+}
+LORA_CLIP = {"gemma-1-mqa": 0.42, "gemma-1-mha-bf16": 5.3, "gemma-2-sharded": 2.1, "gemma-3-bf16": 6.5, "gemma-3-image-text": 3.2}
+
 
 def text_part(config):
     return config.get("text_config", config)
@@ -105,7 +140,10 @@ def build(config, folder):
 def randomize(model, generator):
     for name, parameter in model.named_parameters():
         with torch.no_grad():
-            if parameter.dim() == 1:
+            if name.endswith(("model.norm.weight", "language_model.norm.weight")):
+                # Scales of either sign: with a tied head a model would otherwise say its own token over and over.
+                parameter.normal_(-1.0, 1.0, generator=generator)
+            elif parameter.dim() == 1:
                 parameter.normal_(0.0, 0.3, generator=generator)
             elif "embed_tokens" in name:
                 parameter.normal_(0.0, 0.3, generator=generator)
@@ -118,6 +156,8 @@ def make_batch(ids_below, seed):
     time = max(LENGTHS)
     ids = torch.randint(3, ids_below, (len(LENGTHS), time), generator=generator)
     mask = torch.rand(len(LENGTHS), time, generator=generator) < 0.6
+    ids[0, 5] = 0  # the pad id inside the text is a token like any other
+    mask[0, 5] = True
     for row, length in enumerate(LENGTHS):
         ids[row, 0] = 2
         ids[row, length:] = 0
@@ -305,25 +345,70 @@ def make_case(name, destination):
         details = {key: logits_moved(value, logits, batch["lengths"])
                    for key, value in without_details(config, model, batch, scratch).items()}
 
-    weak = {key: value for key, value in details.items() if value < 10 * tolerances["logits_abs"]}
-    assert not weak, f"{name}: removing these moves the logits by less than 10 tolerances: {weak}"
+        weak = {key: value for key, value in details.items() if value < 10 * tolerances["logits_abs"]}
+        assert not weak, f"{name}: removing these moves the logits by less than 10 tolerances: {weak}"
+
+        def load():
+            torch.manual_seed(0)
+            return AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="eager")
+
+        rows = training.make_rows(ids_below, seed + 1)
+        settings = TRAINING[name]
+        training_tensors, training_floor, training_moves = training.full_run(
+            load, moved_by_one_ulp, is_text, rows, settings, seed)
+        training.make_adapter(load, LORA[name], name, folder / "adapter", seed + 2)
+        lora_settings = settings | {"max_grad_norm": LORA_CLIP[name]}
+        lora_tensors, lora_floor, lora_moves = training.lora_run(
+            load, moved_by_one_ulp, logits_of, logits_moved, rows, batch, lora_settings, folder / "adapter", seed)
+        continuations = [greedy.find_prompt(model, ids_below, length, seed) for length in (3, 20)]
+        low_precision = bf16.deviations(model, run, batch, (logits, loss, gradients), logits_moved, relative)
+
     for row, length in enumerate(LENGTHS):
         logits[row, length:] = 0  # rows past a length mean nothing
     tensors = batch | {"logits": logits, "loss": loss} | {f"grad.{key}": value for key, value in gradients.items()}
-    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "expected.safetensors", {"format": "pt"})
-    digits = lambda values: {key: float(f"{value:.3g}") for key, value in values.items()}
+    save(tensors, folder / "expected.safetensors")
+    save(training_tensors, folder / "training.safetensors")
+    save(lora_tensors, folder / "lora.safetensors")
+    digits = lambda values: {key: value if isinstance(value, int) else float(f"{value:.3g}") for key, value in values.items()}
     case = {"name": name, "tolerances": digits(tolerances), "noise_floor": digits(floor), "details": digits(details),
-            "made_with": {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0]}}
-    (folder / "case.json").write_text(json.dumps(case, indent=2) + "\n")
+            "training": run_facts(name, settings, training_floor, training_moves, digits),
+            "lora": run_facts(name, lora_settings, lora_floor, lora_moves, digits),
+            "greedy": continuations,
+            "bf16": {"bounds": digits(bf16.bounds(low_precision))} | {key: digits(value) for key, value in low_precision.items()},
+            "made_with": {"transformers": transformers.__version__, "peft": peft.__version__,
+                          "torch": torch.__version__.split("+")[0]}}
+    # Lists of ids on one line.
+    text = re.sub(r"\[\s+([-0-9,\s]+?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", json.dumps(case, indent=2))
+    (folder / "case.json").write_text(text + "\n")
     print(name, json.dumps(case["tolerances"]), "logits up to", round(logits.abs().max().item(), 2),
           "least detail", min(details, key=details.get), f"{min(details.values()):.3g}")
+
+
+def run_facts(name, settings, floor, moves, digits):
+    """What case.json says of a training run."""
+    floor = dict(floor)
+    clipped = floor.pop("clipped_steps")
+    tolerances = {key: min(TRAINING_BARS[key], FLOORS * floor[key]) for key in floor}
+    weak = {key: value for key, value in moves.items() if value < 10 * tolerances["weights_abs"]}
+    assert not weak, f"{name}: removing these moves the weights by less than 10 tolerances: {weak}"
+    return {"settings": settings | {"steps": training.STEPS, "accumulation": training.ACCUMULATION, "rows": training.ROWS},
+            "tolerances": digits(tolerances), "noise_floor": digits(floor), "clipped_steps": clipped, "details": digits(moves)}
+
+
+def save(tensors, path):
+    save_file({key: value.contiguous() for key, value in tensors.items()}, path, {"format": "pt"})
 
 
 def main():
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    for name in sys.argv[1:] or CASES:
-        make_case(name, HERE)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for name in sys.argv[1:] or [*CASES, tokens.NAME]:
+        if name == tokens.NAME:
+            tokens.make(HERE / name)
+        else:
+            make_case(name, HERE)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Writes reference_values.h: what transformers' Gemma modules compute for small inputs.
 
-Run with the packages of tests/golden/requirements.txt:  python tests/model/make_reference_values.py
+Run with the packages of tests/compat/requirements.txt:  python tests/model/make_reference_values.py
 """
 
 import pathlib
