@@ -81,7 +81,7 @@ std::string with_dtype(const std::string& config_json, ModelDtype dtype) {
 std::string new_generation_config(const fs::path& model_folder) {
   std::vector<int64_t> ends;
   int64_t bos = 2, pad = 0;
-  if (fs::exists(model_folder / "tokenizer.model")) {
+  if (fs::exists(model_folder / "tokenizer.model") || fs::exists(model_folder / "tokenizer.json")) {
     const std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::load(model_folder);
     bos = tokenizer->bos_id();
     pad = tokenizer->pad_id();

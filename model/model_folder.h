@@ -24,7 +24,7 @@ std::string write_new_file(FileSystem& files, const std::filesystem::path& path,
 std::string with_dtype(const std::string& config_json, ModelDtype dtype);
 
 // generation_config.json for a model that has none: ids for padding and start, and both tokens that end an answer
-// (<eos> and <end_of_turn>). Ids come from the folder's tokenizer.model; without one, from its config.json.
+// (<eos> and <end_of_turn>). Ids come from the folder's tokenizer; without one, from its config.json.
 std::string new_generation_config(const std::filesystem::path& model_folder);
 
 }  // namespace gemma_sft

@@ -14,6 +14,7 @@
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
 #include "data/text/sentencepiece_model.h"
+#include "data/text/tokenizer_json_reader.h"
 
 namespace gemma_sft {
 
@@ -122,28 +123,31 @@ struct Tokenizer::State {
 Tokenizer::Tokenizer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Tokenizer::~Tokenizer() = default;
 
-std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& folder_or_file) {
+std::filesystem::path tokenizer_file(const std::filesystem::path& folder_or_file) {
   std::error_code ignored;
-  const bool is_folder = std::filesystem::is_directory(folder_or_file, ignored);
-  const std::filesystem::path file = is_folder ? folder_or_file / "tokenizer.model" : folder_or_file;
-  if (!std::filesystem::exists(file, ignored)) {
-    if (std::filesystem::exists(file.parent_path() / "tokenizer.json", ignored)) {
-      throw Error(
-          ErrorKind::kModel,
-          fmt::format("{}: not found; the folder has only a tokenizer.json, which is not read; copy tokenizer.model "
-                      "from the model that this one was made of",
-                      file.string()));
-    }
+  if (!std::filesystem::is_directory(folder_or_file, ignored)) {
+    if (std::filesystem::exists(folder_or_file, ignored)) return folder_or_file;
     throw Error(ErrorKind::kModel,
-                fmt::format("{}: not found; copy tokenizer.model from the model's repository into the model folder",
-                            file.string()));
+                fmt::format("{}: not found; copy the tokenizer file from the model's repository to this place",
+                            folder_or_file.string()));
   }
+  for (const char* name : {"tokenizer.model", "tokenizer.json"}) {
+    if (std::filesystem::exists(folder_or_file / name, ignored)) return folder_or_file / name;
+  }
+  throw Error(ErrorKind::kModel,
+              fmt::format("{}: not found, and no tokenizer.json beside it; copy tokenizer.model from the model's "
+                          "repository into the model folder",
+                          (folder_or_file / "tokenizer.model").string()));
+}
 
+std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& folder_or_file) {
+  const std::filesystem::path file = tokenizer_file(folder_or_file);
   auto state = std::make_unique<State>();
   state->name = file.string();
-  const std::string bytes = read_file(file, SentencePieceModel::kMaxFileBytes);
+  const bool is_json = file.extension() == ".json";
+  const std::string bytes = read_file(file, is_json ? kMaxTokenizerJsonBytes : SentencePieceModel::kMaxFileBytes);
   state->sha256 = sha256_hex(bytes);
-  state->model = parse_sentencepiece_model(bytes, state->name);
+  state->model = is_json ? read_tokenizer_json(bytes, state->name) : parse_sentencepiece_model(bytes, state->name);
   state->plain = make_processor(state->model, state->name);
 
   const std::vector<Piece>& pieces = state->model.pieces;

@@ -14,11 +14,15 @@
 
 namespace gemma_sft {
 
+// The file that a tokenizer is read from: `folder`/tokenizer.model, or where there is none `folder`/tokenizer.json; or
+// the file itself. Throws Error(kModel) when there is neither.
+std::filesystem::path tokenizer_file(const std::filesystem::path& folder_or_file);
+
 // Immutable after loading, safe to share between threads.
 class Tokenizer {
  public:
-  // Reads `folder`/tokenizer.model (or the file itself). Throws Error(kModel) when it is absent or broken, when it is
-  // not of Gemma's kind (see sentencepiece_model.h), or when what the chat template needs (<bos>, <eos>,
+  // Reads tokenizer_file(...). Throws Error(kModel) when it is absent or broken, when it is not of Gemma's kind (see
+  // sentencepiece_model.h and tokenizer_json_reader.h), or when what the chat template needs (<bos>, <eos>,
   // <start_of_turn>, <end_of_turn>, "\n") are not single pieces.
   static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& folder_or_file);
   ~Tokenizer();
@@ -47,7 +51,7 @@ class Tokenizer {
   std::optional<int32_t> find_piece(std::string_view text) const;  // the id of exactly this piece
   bool is_control(int32_t id) const;  // <bos>, <eos>, <pad>, <unk>, <start_of_turn>, <end_of_turn>, <unusedN>, ...
 
-  const std::string& model_sha256() const;
+  const std::string& model_sha256() const;  // of the file's bytes
 
  private:
   struct State;

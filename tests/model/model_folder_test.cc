@@ -46,12 +46,14 @@ TEST(ModelFolder, TokenizerFilesAreCopiedByteForByteAndNothingElse) {
 
 TEST(ModelFolder, ANewGenerationConfigStopsAtTheTurnsEndToo) {
   const TempDir dir;
-  fs::create_directory(dir / "model");
-  const fs::path tokenizer = fs::path(GEMMA_SFT_SOURCE_DIR) / "tests/data/fixtures/tiny_tokenizer.model";
-  fs::copy_file(tokenizer, dir / "model/tokenizer.model");
-  const int32_t end = Tokenizer::load(tokenizer)->end_of_turn_id();
-  EXPECT_EQ(new_generation_config(dir / "model"), "{\n  \"bos_token_id\": 2,\n  \"eos_token_id\": [\n    1,\n    " +
-                                                      std::to_string(end) + "\n  ],\n  \"pad_token_id\": 0\n}\n");
+  for (const std::string name : {"tokenizer.model", "tokenizer.json"}) {
+    fs::create_directory(dir / name);
+    const fs::path tokenizer = fs::path(GEMMA_SFT_SOURCE_DIR) / "tests/data/fixtures" / ("tiny_" + name);
+    fs::copy_file(tokenizer, dir / name / name);
+    const int32_t end = Tokenizer::load(tokenizer)->end_of_turn_id();
+    EXPECT_EQ(new_generation_config(dir / name), "{\n  \"bos_token_id\": 2,\n  \"eos_token_id\": [\n    1,\n    " +
+                                                     std::to_string(end) + "\n  ],\n  \"pad_token_id\": 0\n}\n");
+  }
 }
 
 TEST(ModelFolder, WithoutATokenizerTheIdsComeFromTheConfig) {

@@ -289,15 +289,35 @@ TEST_F(TokenizerFile, AFolderAndTheFileInItAreTheSame) {
 }
 
 TEST_F(TokenizerFile, AbsenceNamesTheFileAndTheRemedy) {
-  EXPECT_EQ(error_of_loading(),
-            (folder_ / "tokenizer.model").string() +
-                ": not found; copy tokenizer.model from the model's repository into the model folder");
+  EXPECT_EQ(error_of_loading(), (folder_ / "tokenizer.model").string() +
+                                    ": not found, and no tokenizer.json beside it; copy tokenizer.model from the "
+                                    "model's repository into the model folder");
+  EXPECT_THROW(Tokenizer::load(folder_ / "tokenizer.model"), Error);
+}
+
+TEST_F(TokenizerFile, WithoutATokenizerModelIsRebuiltFromTokenizerJson) {
+  write("tokenizer.json", read_fixture("tiny_tokenizer.json"));
+  EXPECT_EQ(tokenizer_file(folder_), folder_ / "tokenizer.json");
+  const auto rebuilt = Tokenizer::load(folder_);
+  EXPECT_NE(rebuilt->model_sha256(), tiny_tokenizer()->model_sha256());
+  int compared = 0;
+  for (const auto& item : tiny_tokenizer_cases()["cases"]) {
+    if (!item.contains("text")) continue;
+    const auto text = item["text"].get<std::string>();
+    EXPECT_EQ(rebuilt->encode_literal(text), ids_of(item["literal"])) << text;
+    if (!spells_control_of_type_control(text)) {
+      EXPECT_EQ(rebuilt->encode_parsing_control_tokens(text), ids_of(item["sentencepiece"])) << text;
+    }
+    ++compared;
+  }
+  EXPECT_GT(compared, 300);
+  EXPECT_EQ(rebuilt->size(), 512);
+  EXPECT_EQ(rebuilt->unk_id(), 3);
+  // Beside a tokenizer.model nobody reads it.
   write("tokenizer.json", "{}");
-  EXPECT_EQ(
-      error_of_loading(),
-      (folder_ / "tokenizer.model").string() +
-          ": not found; the folder has only a tokenizer.json, which is not read; copy tokenizer.model from the model "
-          "that this one was made of");
+  EXPECT_THAT(error_of_loading(), HasSubstr("tokenizer.json:1:1: expected a member model"));
+  write("tokenizer.model", read_fixture("tiny_tokenizer.model"));
+  EXPECT_EQ(Tokenizer::load(folder_)->model_sha256(), tiny_tokenizer()->model_sha256());
 }
 
 TEST_F(TokenizerFile, PiecesThatTheTemplateNeedsMustBeThere) {
