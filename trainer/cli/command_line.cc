@@ -565,7 +565,8 @@ CommandLine parse_tokenize(const std::string& program, const Words& rest) {
   return run_parser(
       program, "tokenize", rest,
       [&](CommandParser& parser) {
-        parser.text("--model", "DIR", "a folder with tokenizer.model or tokenizer.json, or the file itself; required")->required();
+        parser.text("--model", "DIR", "a folder with tokenizer.model or tokenizer.json, or the file itself; required")
+            ->required();
         parser.text("--input", "FILE", "rows (JSONL); required")->required();
         parser.text("--output", "FILE", "where the token rows go (default: stdout)");
         parser.flag("--add-bos", tokenize.add_bos, "begin \"text\" rows with BOS");

@@ -46,7 +46,8 @@ int run_model_init(const ModelInitArguments& arguments, const Output& output) {
   const GemmaConfig config = arguments.preset ? require_preset(*arguments.preset) : require_config(*arguments.config);
   if (!fs::is_directory(arguments.tokenizer)) {
     throw Error(ErrorKind::kModel,
-                fmt::format("{}: not found; --tokenizer takes a folder with tokenizer.model or tokenizer.json", arguments.tokenizer));
+                fmt::format("{}: not found; --tokenizer takes a folder with tokenizer.model or tokenizer.json",
+                            arguments.tokenizer));
   }
   init_model_folder(config, arguments.tokenizer, arguments.output, arguments.dtype.value_or(dtype_of(config.dtype)),
                     arguments.seed, real_file_system());

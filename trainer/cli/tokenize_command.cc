@@ -14,8 +14,9 @@ namespace gemma_sft {
 
 int run_tokenize(const TokenizeArguments& arguments, const Output& output) {
   if (!std::filesystem::exists(arguments.model)) {
-    throw Error(ErrorKind::kModel,
-                fmt::format("{}: not found; --model takes a folder with tokenizer.model or tokenizer.json", arguments.model));
+    throw Error(
+        ErrorKind::kModel,
+        fmt::format("{}: not found; --model takes a folder with tokenizer.model or tokenizer.json", arguments.model));
   }
   if (!std::filesystem::exists(arguments.input)) {
     throw Error(ErrorKind::kData, fmt::format("Data file not found: {}; check --input", arguments.input));
