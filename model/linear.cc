@@ -16,11 +16,13 @@ at::Tensor times_transposed(const at::Tensor& x, const at::Tensor& weight) {
   const at::Tensor cast = weight.detach().to(x.scalar_type());
   at::Tensor output = product(x, cast.t());
   if (!x_wanted && !weight_wanted) return output;
+  // A frozen weight is cast again in the backward pass: kept, the copies would be a second base model in memory.
+  const at::Tensor kept = weight_wanted ? cast : weight.detach();
   return with_backward(
       output, {x, weight},
-      [x = weight_wanted ? x.detach() : at::Tensor(), cast = x_wanted ? cast : at::Tensor(), x_wanted, weight_wanted,
+      [x = weight_wanted ? x.detach() : at::Tensor(), kept = x_wanted ? kept : at::Tensor(), x_wanted, weight_wanted,
        storage = weight.scalar_type()](const at::Tensor& gradient) -> std::vector<at::Tensor> {
-        return {x_wanted ? product(gradient, cast) : at::Tensor(),
+        return {x_wanted ? product(gradient, kept.to(gradient.scalar_type())) : at::Tensor(),
                 weight_wanted ? product(gradient.t(), x).to(storage) : at::Tensor()};
       });
 }

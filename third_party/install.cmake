@@ -7,6 +7,12 @@ endforeach()
 install(DIRECTORY "${CMAKE_SOURCE_DIR}/configs/" DESTINATION share/gemma-sft/configs
   FILES_MATCHING PATTERN "*.yaml" PATTERN "*.json" PATTERN "*.jsonl" PATTERN "*.txt" PATTERN CMakeLists.txt EXCLUDE)
 
+# The cases of `gemma-sft selftest`. The program finds them in ../share/gemma-sft/selftest, in a build tree by a link.
+install(DIRECTORY "${CMAKE_SOURCE_DIR}/tests/golden/" DESTINATION share/gemma-sft/selftest
+  FILES_MATCHING REGEX "/(case\\.json|expected\\.safetensors|model/[^/]+)$")
+file(MAKE_DIRECTORY "${CMAKE_BINARY_DIR}/share/gemma-sft")
+file(CREATE_LINK "${CMAKE_SOURCE_DIR}/tests/golden" "${CMAKE_BINARY_DIR}/share/gemma-sft/selftest" SYMBOLIC)
+
 # An installed tree stands alone: it takes the LibTorch libraries along, in the layout that their own run paths expect.
 if(GEMMA_SFT_TORCH)
   file(GLOB torch_libraries "${libtorch_dir}/lib/*.so*")

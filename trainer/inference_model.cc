@@ -82,7 +82,7 @@ InferenceModel load_inference_model(const InferenceModelSource& source) {
   const fs::path folder = is_adapter_folder(source.model) ? find_adapter_base(source.model, source.base)
                                                           : require_model_folder(source.model, source.revision);
   const c10::Device device = choose_device(source.device);
-  GemmaOptions options = model_options(choose_precision(source.precision, device), device, /*lora=*/false);
+  GemmaOptions options = model_options(choose_precision(source.precision, device), device);
   options.storage_dtype = options.compute_dtype;  // nothing is trained: no masters
   const std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::load(folder);
   std::optional<Gemma> model;

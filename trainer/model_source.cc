@@ -1,11 +1,13 @@
 #include "trainer/model_source.h"
 
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include "configs/load_config.h"
 #include "data/files/sha256.h"
 #include "model/hub_cache.h"
+#include "model/weight_files.h"
 
 namespace gemma_sft {
 
@@ -21,12 +23,23 @@ Precision choose_precision(const std::optional<Precision>& asked, c10::Device de
   return asked.value_or(device.is_cpu() ? Precision::kFp32 : Precision::kBf16Mixed);
 }
 
-GemmaOptions model_options(Precision precision, c10::Device device, bool lora) {
+GemmaOptions model_options(Precision precision, c10::Device device) {
   GemmaOptions options;
   options.device = device;
   options.compute_dtype = precision == Precision::kFp32 ? c10::ScalarType::Float : c10::ScalarType::BFloat16;
-  const bool masters = precision == Precision::kBf16Mixed && !lora;
-  options.storage_dtype = masters ? c10::ScalarType::Float : options.compute_dtype;
+  options.storage_dtype = precision == Precision::kBf16 ? c10::ScalarType::BFloat16 : c10::ScalarType::Float;
+  return options;
+}
+
+GemmaOptions frozen_model_options(Precision precision, c10::Device device, const fs::path& folder,
+                                  const GemmaConfig& config) {
+  GemmaOptions options = model_options(precision, device);
+  if (precision == Precision::kBf16) return options;
+  const WeightFiles files(folder, config);
+  std::set<TensorDtype> dtypes;
+  for (const NamedShape& tensor : text_tensors(config)) dtypes.insert(files.text(tensor.name).info->dtype);
+  if (dtypes == std::set{TensorDtype::kBF16}) options.storage_dtype = c10::ScalarType::BFloat16;
+  if (dtypes == std::set{TensorDtype::kF16}) options.storage_dtype = c10::ScalarType::Half;
   return options;
 }
 

@@ -20,9 +20,14 @@ std::filesystem::path find_base_model(const ModelSection& model, const std::file
 // The precision asked for, else bf16_mixed on a GPU and fp32 on the CPU.
 Precision choose_precision(const std::optional<Precision>& asked, c10::Device device);
 
-// fp32: everything fp32. bf16: everything bf16. bf16_mixed: computes in bf16; what is trained is stored in fp32, which
-// with LoRA is the adapter alone (always fp32), so that the frozen base is stored in bf16 then.
-GemmaOptions model_options(Precision precision, c10::Device device, bool lora);
+// Of a model that is trained as a whole. fp32: everything fp32. bf16: everything bf16. bf16_mixed: computes in bf16,
+// stored in fp32.
+GemmaOptions model_options(Precision precision, c10::Device device);
+
+// Of a model with an adapter (always fp32): computes in the same dtypes, but the frozen base in `folder` keeps that of
+// its files, fp32 where they mix several. bf16 stores it in bf16. Reads headers; throws Error(kModel).
+GemmaOptions frozen_model_options(Precision precision, c10::Device device, const std::filesystem::path& folder,
+                                  const GemmaConfig& config);
 
 LoraOptions lora_options(const LoraSection& lora);
 

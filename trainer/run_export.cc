@@ -92,7 +92,7 @@ Loaded load_checkpoint_folder(const ExportRequest& request, const fs::path& fold
                             : require_model_folder(origin.config.model.base_model, origin.config.model.revision);
   const bool lora = origin.config.lora.rank > 0;
   GemmaOptions options = storage_options(base, output_dtype(request, base));
-  if (!lora) options.storage_dtype = model_options(origin.precision, c10::Device(c10::kCPU), lora).storage_dtype;
+  if (!lora) options.storage_dtype = model_options(origin.precision, c10::Device(c10::kCPU)).storage_dtype;
   Loaded loaded{load_base(base, options), base, base_model_name(origin.config.model.base_model, base)};
   if (lora) loaded.model.add_lora(lora_options(origin.config.lora), /*seed=*/0);
   read_checkpoint_weights(folder, trained_weights(loaded.model));

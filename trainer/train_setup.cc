@@ -162,7 +162,9 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer) 
 
 Gemma load_model(const TrainSetup& setup, const RunConfig& config, const fs::path& config_file) {
   const bool lora = config.lora.rank > 0;
-  GemmaOptions options = model_options(setup.origin.precision, setup.device, lora);
+  GemmaOptions options =
+      lora ? frozen_model_options(setup.origin.precision, setup.device, setup.model_folder, setup.model_config)
+           : model_options(setup.origin.precision, setup.device);
   options.activation_checkpointing = config.training.activation_checkpointing;
   std::optional<Gemma> model;
   with_memory_errors_explained({"loading the model"}, [&] {

@@ -60,7 +60,7 @@ void initialise(Gemma& model) {
 }
 
 void a_training_step(benchmark::State& state, Precision precision, bool lora) {
-  Gemma model(small_gemma(), model_options(precision, c10::Device(c10::kCPU), lora));
+  Gemma model(small_gemma(), model_options(precision, c10::Device(c10::kCPU)));
   initialise(model);
   if (lora)
     model.add_lora({.rank = 16, .target_modules = {"q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"}}, 1);

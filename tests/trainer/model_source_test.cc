@@ -4,7 +4,9 @@
 
 #include <fstream>
 
+#include "configs/choice_names.h"
 #include "configs/error.h"
+#include "model/model_init.h"
 #include "tests/trainer/tiny_run.h"
 
 namespace gemma_sft {
@@ -18,16 +20,35 @@ TEST(ModelSourceTest, the_default_precision_is_bf16_mixed_on_a_gpu_and_fp32_on_t
   EXPECT_EQ(choose_precision(Precision::kBf16, c10::Device("cpu")), Precision::kBf16);
 }
 
-TEST(ModelSourceTest, what_is_trained_in_mixed_precision_is_stored_in_fp32_and_a_frozen_base_is_not) {
+TEST(ModelSourceTest, what_is_trained_in_mixed_precision_is_stored_in_fp32) {
   const c10::Device cpu("cpu");
-  const auto dtypes = [&](Precision precision, bool lora) {
-    const GemmaOptions options = model_options(precision, cpu, lora);
+  const auto dtypes = [&](Precision precision) {
+    const GemmaOptions options = model_options(precision, cpu);
     return std::pair{options.storage_dtype, options.compute_dtype};
   };
-  EXPECT_EQ(dtypes(Precision::kFp32, false), std::pair(at::kFloat, at::kFloat));
-  EXPECT_EQ(dtypes(Precision::kBf16Mixed, false), std::pair(at::kFloat, at::kBFloat16));
-  EXPECT_EQ(dtypes(Precision::kBf16Mixed, true), std::pair(at::kBFloat16, at::kBFloat16));
-  EXPECT_EQ(dtypes(Precision::kBf16, false), std::pair(at::kBFloat16, at::kBFloat16));
+  EXPECT_EQ(dtypes(Precision::kFp32), std::pair(at::kFloat, at::kFloat));
+  EXPECT_EQ(dtypes(Precision::kBf16Mixed), std::pair(at::kFloat, at::kBFloat16));
+  EXPECT_EQ(dtypes(Precision::kBf16), std::pair(at::kBFloat16, at::kBFloat16));
+}
+
+TEST(ModelSourceTest, a_frozen_base_keeps_the_dtype_of_its_files) {
+  const TinyRun tiny;
+  for (const auto& [written, stored] :
+       {std::pair(ModelDtype::kFp32, at::kFloat), std::pair(ModelDtype::kFp16, at::kHalf),
+        std::pair(ModelDtype::kBf16, at::kBFloat16)}) {
+    const fs::path folder = tiny.files() / choice_name(written);
+    init_model_folder(tiny_config(), tiny.files() / "tokenizer", folder, written, /*seed=*/3, real_file_system());
+    for (const auto& [precision, computed] :
+         {std::pair(Precision::kFp32, at::kFloat), std::pair(Precision::kBf16Mixed, at::kBFloat16)}) {
+      const GemmaOptions options =
+          frozen_model_options(precision, c10::Device("cpu"), folder, load_gemma_config(folder));
+      EXPECT_EQ(options.storage_dtype, stored);
+      EXPECT_EQ(options.compute_dtype, computed);
+    }
+    const GemmaOptions narrow =
+        frozen_model_options(Precision::kBf16, c10::Device("cpu"), folder, load_gemma_config(folder));
+    EXPECT_EQ(narrow.storage_dtype, at::kBFloat16);
+  }
 }
 
 TEST(ModelSourceTest, a_relative_folder_is_found_from_the_config_file_s_ancestors) {

@@ -1,5 +1,5 @@
 // The words of a command line -> one plain struct per command. Both executables parse with this, so that the front end
-// can check a command before it starts the engine with the same words. CLI11 stays in the .cc.
+// can check a command before it starts the engine with the same words.
 //
 // A word that cannot be understood is Error(kUsage) with the nearest known one; a missing option says "required".
 #pragma once
@@ -67,7 +67,13 @@ struct ExplainArguments {
 };
 
 struct VerifyArguments {
-  std::string folder;  // a checkpoint, or a run folder
+  std::string folder;  // run folder, checkpoint, model folder or PEFT folder
+};
+
+struct SelftestArguments {
+  std::optional<std::string> case_folder;  // empty: the cases of the installation
+  bool make_script = false;
+  std::string device = "auto";
 };
 
 struct TokenizerTrainArguments {
@@ -113,12 +119,12 @@ struct EvalArguments {
   std::optional<Precision> precision;
 };
 
-enum class ExportFormat { kMerged, kPeft };
+enum class ExportFormat { kModel, kAdapter };
 
 struct ExportArguments {
-  std::string input;                // run folder, its final_model, or a PEFT folder
+  std::string input;                // run folder, its final_model, checkpoint, model folder or PEFT folder
   std::optional<std::string> base;  // base model of a PEFT folder; empty: what its adapter_config.json says
-  ExportFormat format = ExportFormat::kMerged;
+  ExportFormat format = ExportFormat::kModel;
   std::optional<ModelDtype> dtype;
   std::string output;
 };
@@ -146,10 +152,10 @@ struct EvalGenerateArguments {
   std::string device = "auto";
 };
 
-using CommandArguments =
-    std::variant<HelpArguments, VersionArguments, TrainArguments, ConfigSchemaArguments, ConfigShowArguments,
-                 ConfigExplainArguments, TokenizeArguments, ExplainArguments, VerifyArguments, TokenizerTrainArguments,
-                 GenerateArguments, EvalArguments, ExportArguments, ModelInitArguments, EvalGenerateArguments>;
+using CommandArguments = std::variant<HelpArguments, VersionArguments, TrainArguments, ConfigSchemaArguments,
+                                      ConfigShowArguments, ConfigExplainArguments, TokenizeArguments, ExplainArguments,
+                                      VerifyArguments, SelftestArguments, TokenizerTrainArguments, GenerateArguments,
+                                      EvalArguments, ExportArguments, ModelInitArguments, EvalGenerateArguments>;
 
 struct CommandLine {
   CommonArguments common;

@@ -24,7 +24,7 @@ int run_export_command(const ExportArguments& arguments, const Output& output) {
   const ExportResult result =
       run_export({.input = arguments.input,
                   .base = arguments.base,
-                  .form = arguments.format == ExportFormat::kMerged ? ExportedForm::kModel : ExportedForm::kAdapter,
+                  .form = arguments.format == ExportFormat::kModel ? ExportedForm::kModel : ExportedForm::kAdapter,
                   .dtype = arguments.dtype,
                   .output = arguments.output},
                  real_file_system());
@@ -52,6 +52,10 @@ class Engine {
   int operator()(const EvalArguments& arguments) const { return run_eval_command(arguments, output_); }
   int operator()(const EvalGenerateArguments& arguments) const { return run_eval_generate_command(arguments, output_); }
   int operator()(const ExportArguments& arguments) const { return run_export_command(arguments, output_); }
+  int operator()(const SelftestArguments& arguments) const {
+    if (arguments.make_script) return refuse();
+    return run_selftest_command(arguments, output_);
+  }
   template <typename Other>
   int operator()(const Other&) const {
     return refuse();

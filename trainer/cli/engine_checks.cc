@@ -12,6 +12,7 @@
 #include "model/hub_cache.h"
 #include "trainer/cli/row_writer.h"
 #include "trainer/cli/train_request.h"
+#include "trainer/selftest_case.h"
 
 namespace gemma_sft {
 namespace {
@@ -73,6 +74,15 @@ void check_export(const ExportArguments& arguments) {
   if (fs::exists(arguments.output)) {
     throw Error(ErrorKind::kUsage,
                 fmt::format("--output {}: exists already; give a new folder or remove it first", arguments.output));
+  }
+}
+
+void check_selftest(const SelftestArguments& arguments) {
+  require_device(arguments.device);
+  if (arguments.case_folder) {
+    read_selftest_case(*arguments.case_folder);
+  } else {
+    find_selftest_cases(shipped_selftest_folder());
   }
 }
 

@@ -9,6 +9,8 @@ namespace gemma_sft {
 void check_train(const TrainArguments& arguments);
 void check_generate(const GenerateArguments& arguments);
 void check_eval(const EvalArguments& arguments);
+// Reads the cases as the engine will.
+void check_selftest(const SelftestArguments& arguments);
 void check_export(const ExportArguments& arguments);
 void check_eval_generate(const EvalGenerateArguments& arguments);
 

@@ -9,6 +9,7 @@
 #include "trainer/cli/engine_checks.h"
 #include "trainer/cli/front_end_commands.h"
 #include "trainer/cli/program.h"
+#include "trainer/cli/selftest_script.h"
 #include "trainer/cli/start_engine.h"
 
 namespace gemma_sft {
@@ -43,6 +44,14 @@ class FrontEnd {
   }
   int operator()(const ExportArguments& arguments) const {
     check_export(arguments);
+    start_engine(words_);
+  }
+  int operator()(const SelftestArguments& arguments) const {
+    if (arguments.make_script) {
+      output_.print(selftest_script());
+      return 0;
+    }
+    check_selftest(arguments);
     start_engine(words_);
   }
   int operator()(const EvalGenerateArguments& arguments) const {

@@ -135,6 +135,7 @@ TEST(CommandLine, HelpShowsExamplesBeforeTheUsageForEveryCommand) {
                                        {"config", "explain"},
                                        {"config", "schema"},
                                        {"verify"},
+                                       {"selftest"},
                                        {"eval_generate"}};
   for (Words words : commands) {
     for (const char* flag : {"--help", "-h"}) {
@@ -175,6 +176,34 @@ TEST(CommandLine, TheLinksTakeTheCommandLinesOfThePipeline) {
                                                  "eval_generate");
   EXPECT_EQ(eval.max_examples, 3);
   EXPECT_EQ(eval.seed, 1u);
+}
+
+TEST(CommandLine, ExportKnowsThreeFormats) {
+  const auto format = [](const char* name) {
+    return parse<ExportArguments>({"export", "--input", "i", "--output", "o", "--format", name}).format;
+  };
+  EXPECT_EQ(format("hf"), ExportFormat::kModel);
+  EXPECT_EQ(format("merged"), ExportFormat::kModel);
+  EXPECT_EQ(format("adapter"), ExportFormat::kAdapter);
+  EXPECT_EQ(format("peft"), ExportFormat::kAdapter);
+  EXPECT_EQ(parse<ExportArguments>({"export", "--input", "i", "--output", "o"}).format, ExportFormat::kModel);
+  EXPECT_THAT(refusal({"export", "--input", "i", "--output", "o", "--format", "gguf"}),
+              HasSubstr("expected one of hf, adapter, merged"));
+  EXPECT_THAT(refusal({"export", "--input", "i", "--output", "o", "--format", "adapter", "--dtype", "bf16"}),
+              HasSubstr("--dtype"));
+}
+
+TEST(CommandLine, SelftestTakesACaseOrPrintsItsScript) {
+  const auto own = parse<SelftestArguments>({"selftest", "--case", "c", "--device", "cuda:1"});
+  EXPECT_EQ(own.case_folder, "c");
+  EXPECT_EQ(own.device, "cuda:1");
+  EXPECT_FALSE(own.make_script);
+  EXPECT_FALSE(parse<SelftestArguments>({"selftest"}).case_folder.has_value());
+  EXPECT_TRUE(parse<SelftestArguments>({"selftest", "--make-script"}).make_script);
+  EXPECT_THAT(refusal({"selftest", "--make-script", "--case", "c"}), HasSubstr("takes neither"));
+  EXPECT_THAT(refusal({"selftest", "--make-script", "--device", "cpu"}), HasSubstr("takes neither"));
+  EXPECT_THAT(refusal({"selftest", "--case"}), HasSubstr("--case needs a value"));
+  EXPECT_THAT(refusal({"selftest", "c"}), HasSubstr("unexpected argument"));
 }
 
 TEST(CommandLine, VersionIsAskedWithOrWithoutJson) {
