@@ -79,6 +79,11 @@ std::string read_config_file(const std::string& file) {
   if (status.type() == std::filesystem::file_type::directory) {
     throw Error(ErrorKind::kUsage, fmt::format("Config file is a folder: {}; give --config a YAML file", file));
   }
+  // A pipe nobody writes to would never end, and one that somebody does cannot be read by both programs.
+  if (status.type() != std::filesystem::file_type::regular && !code) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("Config file is a pipe, socket or device: {}; give --config a YAML file", file));
+  }
   errno = 0;
   std::ifstream stream(file, std::ios::binary);
   std::string text;
@@ -140,6 +145,7 @@ class ConfigLoader {
   }
 
   void refuse_if_problems() {
+    constexpr size_t kMostShown = 100;  // a file may hold thousands, a message should not
     const auto in_order = [](std::vector<Problem>& list) {
       std::stable_sort(list.begin(), list.end(),
                        [](const Problem& a, const Problem& b) { return stands_before(a.spot, b.spot); });
@@ -149,10 +155,11 @@ class ConfigLoader {
     for (const Problem& warning : warnings_) loaded_.warnings.push_back(warning.message);
     if (problems_.empty()) return;
     std::string message;
-    for (const Problem& problem : problems_) {
+    for (size_t i = 0; i < std::min(problems_.size(), kMostShown); ++i) {
       if (!message.empty()) message += '\n';
-      message += problem.message;
+      message += problems_[i].message;
     }
+    if (problems_.size() > kMostShown) message += fmt::format("\nand {} more", problems_.size() - kMostShown);
     throw Error(ErrorKind::kUsage, message);
   }
 

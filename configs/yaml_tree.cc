@@ -97,6 +97,8 @@ class TreeBuilder : public YAML::EventHandler {
     node.place = place_of(mark);
     node.quoted = tag == "!";
     if (node.quoted) refuse_open_quotes(mark);
+    // The system reads a file's name up to there.
+    if (value.find('\0') != std::string::npos) throw YamlProblem(place_of(mark), "a text cannot hold a NUL byte (\\0)");
     node.text = value;
     add(std::move(node), anchor, Size{}, 1);
   }

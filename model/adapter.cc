@@ -11,6 +11,8 @@
 #include <fmt/format.h>
 
 #include "configs/error.h"
+#include "data/files/folder_entry.h"
+#include "data/files/pickle.h"
 #include "data/files/safetensors.h"
 #include "model/model_folder.h"
 #include "model/weights.h"
@@ -93,14 +95,11 @@ std::map<std::string, std::string> export_adapter(const Gemma& model, const std:
 void load_adapter(Gemma& model, const std::filesystem::path& folder) {
   at::NoGradGuard no_grad;
   const std::filesystem::path path = folder / kWeightsFile;
-  if (!std::filesystem::exists(path)) {
-    const bool pickle = std::filesystem::exists(folder / "adapter_model.bin");
-    throw Error(
-        ErrorKind::kModel,
-        path.string() + ": not found" +
-            (pickle
-                 ? "; adapter_model.bin is a pickle, which is not read: load the adapter in peft and save_pretrained it"
-                 : "; expected an adapter folder as PEFT writes it"));
+  if (!has_folder_entry(folder, kWeightsFile)) {
+    const std::string pickle = recognise_pickle_file(folder / "adapter_model.bin");
+    throw Error(ErrorKind::kModel, path.string() + ": not found; " +
+                                       (pickle.empty() ? "expected an adapter folder as PEFT writes it"
+                                                       : "of adapter_model.bin: " + pickle));
   }
   const SafetensorsFile file(path);
   std::map<std::string, const TensorInfo*> found;  // by our names

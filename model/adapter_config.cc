@@ -9,6 +9,7 @@
 
 #include "configs/error.h"
 #include "data/files/file_system.h"
+#include "data/files/folder_entry.h"
 #include "data/files/safetensors.h"
 #include "model/json_fields.h"
 
@@ -17,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMaxConfigBytes = 16 << 20;
+constexpr uint64_t kMaxConfigBytes = 1 << 20;
 constexpr const char* kConfigFile = "adapter_config.json";
 constexpr const char* kWeightsFile = "adapter_model.safetensors";
 constexpr const char* kPrefix = "base_model.model.";
@@ -57,7 +58,7 @@ bool is_off(const JsonValue& value) {
 
 std::string read_config(const fs::path& folder) {
   const fs::path path = folder / kConfigFile;
-  if (!fs::exists(path)) {
+  if (!has_folder_entry(folder, kConfigFile)) {
     throw Error(ErrorKind::kModel, path.string() + ": not found; expected an adapter folder as PEFT writes it");
   }
   return read_file(path, kMaxConfigBytes);
@@ -66,6 +67,10 @@ std::string read_config(const fs::path& folder) {
 // Module paths of the adapter's tensors, in our names, ascending.
 std::vector<std::string> adapted_modules(const fs::path& folder) {
   std::set<std::string> paths;
+  if (!has_folder_entry(folder, kWeightsFile)) {
+    throw Error(ErrorKind::kModel,
+                (folder / kWeightsFile).string() + ": not found; adapter_config.json names its layers by it");
+  }
   const SafetensorsFile file(folder / kWeightsFile);
   for (const TensorInfo& info : file.tensors()) {
     const size_t end = info.name.rfind(".lora_A.weight");

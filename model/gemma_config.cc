@@ -9,12 +9,14 @@
 
 #include "configs/error.h"
 #include "data/files/file_system.h"
+#include "data/files/folder_entry.h"
+#include "data/files/utf8.h"
 #include "model/json_fields.h"
 
 namespace gemma_sft {
 namespace {
 
-constexpr uint64_t kMaxConfigBytes = 16 << 20;
+constexpr uint64_t kMaxConfigBytes = 1 << 20;  // the largest published ones have 50 KB
 constexpr int64_t kMaxPositions = int64_t{1} << 31;
 constexpr const char* kTanhGelu = "gelu_pytorch_tanh";
 
@@ -141,7 +143,7 @@ Rope read_rope(const JsonValue& value, const std::string& path, bool linear_allo
   const std::string type = fields.string(type_key, "default");
   if (type_key == "rope_type") {
     const std::string old = fields.string("type", type);
-    if (old != type) fields.refuse("type", fmt::format("\"rope_type\" says \"{}\"", type));
+    if (old != type) fields.refuse("type", fmt::format("\"rope_type\" says {}", quoted_excerpt(type)));
   }
   rope.theta = fields.positive("rope_theta", 0);
   if (type == "linear" && linear_allowed) {
@@ -252,7 +254,7 @@ void read_layer_kinds(JsonFields& fields, GemmaConfig& config) {
   for (const std::string& type : *types) {
     if (type != "full_attention" && (type != "sliding_attention" || config.family == Family::kGemma1)) {
       fields.refuse("layer_types",
-                    fmt::format("\"{}\" is not supported; expected {}", type,
+                    fmt::format("{} is not supported; expected {}", quoted_excerpt(type),
                                 config.family == Family::kGemma1 ? "\"full_attention\""
                                                                  : "\"full_attention\" and \"sliding_attention\""));
       break;
@@ -277,7 +279,7 @@ std::string read_dtype(JsonFields& fields) {
   const std::string old_name = fields.string("torch_dtype", "");
   const std::string name = fields.string("dtype", old_name);
   if (!old_name.empty() && old_name != name) {
-    fields.refuse("torch_dtype", fmt::format("\"dtype\" says \"{}\"; give one of them", name));
+    fields.refuse("torch_dtype", fmt::format("\"dtype\" says {}; give one of them", quoted_excerpt(name)));
   }
   static const std::set<std::string> known = {"", "float32", "bfloat16", "float16"};
   if (!known.contains(name)) {
@@ -456,7 +458,7 @@ GemmaConfig parse_gemma_config(const std::string& json, const std::string& name_
 
 GemmaConfig load_gemma_config(const std::filesystem::path& model_folder) {
   const std::filesystem::path path = model_folder / "config.json";
-  if (!std::filesystem::exists(path)) {
+  if (!has_folder_entry(model_folder, "config.json")) {
     throw Error(ErrorKind::kModel,
                 fmt::format("{}: not found; a model folder in Hugging Face's layout has a config.json", path.string()));
   }

@@ -10,14 +10,17 @@
 
 #include "configs/error.h"
 #include "data/files/file_system.h"
+#include "data/files/folder_entry.h"
 #include "data/files/json_text.h"
+#include "data/files/pickle.h"
+#include "data/files/utf8.h"
 
 namespace gemma_sft {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMaxTreeBytes = 64 << 20;
+constexpr uint64_t kMaxTreeBytes = 8 << 20;
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -72,6 +75,12 @@ std::string trimmed(std::string text) {
   return text;
 }
 
+// As it is where it can be printed so, else quoted and escaped: it may come from a file.
+std::string printable(const std::string& name) {
+  const std::string quoted = quoted_excerpt(name, 300);
+  return quoted == '"' + name + '"' ? name : quoted;
+}
+
 std::string download_command(const std::string& id, const std::optional<std::string>& revision) {
   return fmt::format("hf download {}{}", id, revision ? " --revision " + *revision : "");
 }
@@ -124,9 +133,9 @@ std::vector<std::string> absent_files(const fs::path& repository, const std::str
       std::error_code error;
       const uintmax_t found = fs::file_size(snapshot / file.name, error);
       if (error) {
-        absent.push_back(file.name);
+        absent.push_back(printable(file.name));
       } else if (size && found != static_cast<uintmax_t>(*size)) {
-        absent.push_back(fmt::format("{} ({} of {} bytes)", file.name, found, *size));
+        absent.push_back(fmt::format("{} ({} of {} bytes)", printable(file.name), found, *size));
       }
       return true;
     });
@@ -142,7 +151,8 @@ fs::path require_snapshot(const std::string& id, const std::optional<std::string
   const fs::path repository = cache / folder;
   const std::string wanted = revision.value_or("main");
   if (!is_revision(wanted)) {
-    throw Error(ErrorKind::kModel, fmt::format("model.revision: \"{}\" is no branch, tag or commit", wanted));
+    throw Error(ErrorKind::kModel,
+                fmt::format("model.revision: {} is no branch, tag or commit", quoted_excerpt(wanted)));
   }
   if (!fs::is_directory(repository)) {
     fail_absent(
@@ -152,11 +162,13 @@ fs::path require_snapshot(const std::string& id, const std::optional<std::string
   }
   std::string commit = wanted;
   const fs::path reference = repository / "refs" / wanted;
-  if (fs::is_regular_file(reference)) commit = trimmed(read_file(reference, 4096));
+  std::error_code unknown;
+  if (fs::is_regular_file(reference, unknown)) commit = trimmed(read_file(reference, 4096));
   const fs::path snapshot = repository / "snapshots" / commit;
   if (!is_commit(commit) || !fs::is_directory(snapshot)) {
     fail_absent(id, revision,
-                fmt::format("revision {} not found in the local Hugging Face cache ({})", wanted, repository.string()));
+                fmt::format("revision {} not found in the local Hugging Face cache ({})", printable(wanted),
+                            repository.string()));
   }
   std::vector<std::string> absent = absent_files(repository, commit);
   if (absent.empty() && !fs::exists(snapshot / "config.json")) absent.push_back("config.json");
@@ -171,13 +183,20 @@ fs::path require_snapshot(const std::string& id, const std::optional<std::string
 }  // namespace
 
 fs::path require_model_folder(const std::string& model, const std::optional<std::string>& revision) {
+  // Names can come from files (an adapter's config names its base): the system would read this one up to the NUL.
+  if (model.find('\0') != std::string::npos || (revision && revision->find('\0') != std::string::npos)) {
+    throw Error(ErrorKind::kModel, quoted_excerpt(model, 200) + ": a model's name or revision cannot hold a NUL byte");
+  }
   const fs::path path = model;
-  if (!model.empty() && fs::exists(path)) {
+  std::error_code unknown;  // a name too long for the system is that of no folder
+  if (!model.empty() && fs::exists(path, unknown)) {
     if (!fs::is_directory(path)) {
+      const std::string pickle = fs::is_regular_file(path) ? recognise_pickle_file(path) : "";
       throw Error(ErrorKind::kModel,
-                  model + ": is a file; expected a model folder in Hugging Face's layout, or a hub id");
+                  model + (pickle.empty() ? ": is a file; expected a model folder in Hugging Face's layout, or a hub id"
+                                          : ": " + pickle));
     }
-    if (!fs::exists(path / "config.json")) {
+    if (!has_folder_entry(path, "config.json")) {
       throw Error(ErrorKind::kModel, (path / "config.json").string() +
                                          ": not found; a model folder in Hugging Face's layout has a config.json");
     }
@@ -192,7 +211,7 @@ fs::path require_model_folder(const std::string& model, const std::optional<std:
   if (!is_hub_id(model)) {
     throw Error(ErrorKind::kModel,
                 fmt::format("{}: not found; expected a model folder or a hub id such as google/gemma-2b-it",
-                            model.empty() ? "model" : model));
+                            model.empty() ? "model" : printable(model)));
   }
   return require_snapshot(model, revision);
 }

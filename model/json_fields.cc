@@ -7,13 +7,20 @@
 #include <cstdlib>
 
 #include "configs/error.h"
+#include "data/files/pickle.h"
+#include "data/files/utf8.h"
 
 namespace gemma_sft {
 
+void JsonProblems::add(const std::string& problem) {
+  if (++count_ <= kMostKept) problems_.push_back(problem);
+}
+
 std::string JsonProblems::message(const std::string& file) const {
-  if (problems_.size() == 1) return file + ": " + problems_.front();
-  std::string text = fmt::format("{}: {} problems:", file, problems_.size());
+  if (count_ == 1) return file + ": " + problems_.front();
+  std::string text = fmt::format("{}: {} problems:", file, count_);
   for (const std::string& problem : problems_) text += "\n  " + problem;
+  if (count_ > problems_.size()) text += fmt::format("\n  and {} more", count_ - problems_.size());
   return text;
 }
 
@@ -43,7 +50,7 @@ std::optional<JsonValue> JsonFields::take(const std::string& name) {
   return found->second;
 }
 
-std::string JsonFields::quoted(const std::string& name) const { return "\"" + path_ + name + "\""; }
+std::string JsonFields::quoted(const std::string& name) const { return quoted_excerpt(path_ + name); }
 
 void JsonFields::refuse(const std::string& name, const std::string& remedy) {
   taken_.insert(name);
@@ -133,6 +140,9 @@ std::optional<double> json_number(const JsonValue& value) {
 }
 
 JsonValue require_json_object(const std::string& text, const std::string& file) {
+  if (const std::string pickle = recognise_pickle(text); !pickle.empty()) {
+    throw Error(ErrorKind::kModel, file + ": " + pickle);
+  }
   if (const std::optional<JsonProblem> problem = find_json_problem(text)) {
     const std::string_view before = std::string_view(text).substr(0, problem->byte);
     const size_t line = static_cast<size_t>(std::count(before.begin(), before.end(), '\n')) + 1;

@@ -16,13 +16,15 @@ namespace gemma_sft {
 // Problems of one JSON file, in the order they were found.
 class JsonProblems {
  public:
-  void add(const std::string& problem) { problems_.push_back(problem); }
-  bool empty() const { return problems_.empty(); }
-  // "FILE: problem" or "FILE: 2 problems:\n  problem\n  problem".
+  void add(const std::string& problem);
+  bool empty() const { return count_ == 0; }
+  // "FILE: problem" or "FILE: 2 problems:\n  problem\n  problem"; all of them are counted, the first hundred shown.
   std::string message(const std::string& file) const;
 
  private:
+  static constexpr size_t kMostKept = 100;  // a hostile file could have a million
   std::vector<std::string> problems_;
+  size_t count_ = 0;
 };
 
 // The text must outlive it (see JsonValue). A null counts as absent unless a method says otherwise.

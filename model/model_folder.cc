@@ -7,6 +7,7 @@
 #include <memory>
 #include <utility>
 
+#include "data/files/folder_entry.h"
 #include "data/files/sha256.h"
 #include "data/text/tokenizer.h"
 #include "model/json_fields.h"
@@ -17,6 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr uint64_t kMaxFileBytes = 256 << 20;  // Gemma's tokenizer.json has 33 MB
 constexpr std::array<const char*, 9> kTokenizerFiles = {
     "tokenizer.model",         "tokenizer.json",           "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json",        "chat_template.json",
@@ -53,7 +55,9 @@ std::string write_new_file(FileSystem& files, const fs::path& path, const std::s
 std::map<std::string, std::string> copy_tokenizer_files(FileSystem& files, const fs::path& from, const fs::path& to) {
   std::map<std::string, std::string> digests;
   for (const char* name : kTokenizerFiles) {
-    if (fs::exists(from / name)) digests[name] = write_new_file(files, to / name, read_file(from / name));
+    if (has_folder_entry(from, name)) {
+      digests[name] = write_new_file(files, to / name, read_file(from / name, kMaxFileBytes));
+    }
   }
   return digests;
 }
@@ -81,14 +85,14 @@ std::string with_dtype(const std::string& config_json, ModelDtype dtype) {
 std::string new_generation_config(const fs::path& model_folder) {
   std::vector<int64_t> ends;
   int64_t bos = 2, pad = 0;
-  if (fs::exists(model_folder / "tokenizer.model") || fs::exists(model_folder / "tokenizer.json")) {
+  if (has_folder_entry(model_folder, "tokenizer.model") || has_folder_entry(model_folder, "tokenizer.json")) {
     const std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::load(model_folder);
     bos = tokenizer->bos_id();
     pad = tokenizer->pad_id();
     ends = {tokenizer->eos_id(), tokenizer->end_of_turn_id()};
   } else {
     const fs::path path = model_folder / "config.json";
-    const std::string text = read_file(path);
+    const std::string text = read_file(path, kMaxFileBytes);
     const JsonValue root = require_json_object(text, path.string());
     ends = ids_of(root, "eos_token_id");
     if (ends.empty()) ends = {1};

@@ -10,7 +10,10 @@
 #include <set>
 
 #include "configs/error.h"
+#include "data/files/folder_entry.h"
+#include "data/files/pickle.h"
 #include "data/files/sha256.h"
+#include "data/files/utf8.h"
 #include "model/json_fields.h"
 
 namespace gemma_sft {
@@ -21,13 +24,20 @@ namespace fs = std::filesystem;
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
-constexpr uint64_t kMaxIndexBytes = 64 << 20;
+constexpr uint64_t kMaxIndexBytes = 8 << 20;     // Gemma 3 27B's has 110 KB
 constexpr uint64_t kHeaderBytesPerTensor = 160;  // dtype, shape and offsets as JSON; more than they take
+constexpr const char* kInner = "\n    ";         // below a title
 constexpr uint64_t kCompareBlock = 8 << 20;
 constexpr std::array<const char*, 2> kImageTextPrefixes = {"language_model.model.", "model.language_model."};
 constexpr std::array<const char*, 4> kVisionPrefixes = {"vision_tower.", "multi_modal_projector.",
                                                         "model.vision_tower.", "model.multi_modal_projector."};
 constexpr std::array<const char*, 2> kHeads = {"lm_head.weight", "language_model.lm_head.weight"};
+
+// A tensor's name as it is where it can be printed so, else quoted and escaped.
+std::string printable(const std::string& name) {
+  const std::string quoted = quoted_excerpt(name, 200);
+  return quoted == '"' + name + '"' ? name : quoted;
+}
 
 [[noreturn]] void fail(const fs::path& place, const std::string& what) {
   throw Error(ErrorKind::kModel, place.string() + ": " + what);
@@ -42,13 +52,50 @@ bool is_head(const std::string& name) { return std::find(kHeads.begin(), kHeads.
 
 std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
+// Lines of a message; so many at most, for a hostile file could make millions.
+class NamedLines {
+ public:
+  explicit NamedLines(const char* indent = "\n  ") : indent_(indent) {}
+  void add(const std::string& line) {
+    if (++count_ <= kMostShown) text_ += indent_ + line;
+  }
+  bool empty() const { return count_ == 0; }
+  std::string text() const {
+    return count_ <= kMostShown ? text_ : text_ + fmt::format("{}and {} more", indent_, count_ - kMostShown);
+  }
+  std::string titled(const std::string& title) const { return empty() ? "" : "\n  " + title + ":" + text(); }
+
+ private:
+  static constexpr size_t kMostShown = 100;
+  std::string indent_;
+  std::string text_;
+  size_t count_ = 0;
+};
+
+// What to say of a folder that has no safetensors: the weights may be there as pickles.
+std::string absent_weights(const fs::path& folder) {
+  std::string text = fmt::format("neither {} nor {} is there", kSingleFile, kIndexFile);
+  for (const char* name :
+       {"pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.pt", "consolidated.00.pth"}) {
+    if (const std::string pickle = recognise_pickle_file(folder / name); !pickle.empty()) {
+      return fmt::format("{}; of {}: {}", text, name, pickle);
+    }
+  }
+  if (fs::exists(folder / "pytorch_model.bin") || fs::exists(folder / "pytorch_model.bin.index.json")) {
+    text +=
+        "; pytorch_model.bin files are pickles, which are not read: load the model in transformers and "
+        "save_pretrained it, which writes safetensors";
+  }
+  return text;
+}
+
 // A shard's name comes from a file: it must not lead out of the folder.
 void check_shard_name(const fs::path& index, const std::string& tensor, const std::string& name) {
-  const bool plain = !name.empty() && name != "." && name != ".." &&
+  const bool plain = !name.empty() && name.size() <= 255 && name != "." && name != ".." &&
                      name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
   if (!plain) {
-    fail(index, fmt::format("\"weight_map\" sends \"{}\" to {}; expected the name of a file in the same folder", tensor,
-                            json_quoted(name)));
+    fail(index, fmt::format("\"weight_map\" sends {} to {}; expected the name of a file in the same folder",
+                            quoted_excerpt(tensor), quoted_excerpt(name)));
   }
 }
 
@@ -64,7 +111,7 @@ std::map<std::string, std::string> read_index(const fs::path& index) {
     if (!found) return false;
     member.value.each_member([&](const JsonMember& entry) {
       if (entry.value.kind() != JsonKind::kString) {
-        fail(index, fmt::format("\"weight_map\": the file of \"{}\" is {}; expected a string", entry.name,
+        fail(index, fmt::format("\"weight_map\": the file of {} is {}; expected a string", quoted_excerpt(entry.name),
                                 entry.value.description()));
       }
       const std::string name = entry.value.string();
@@ -82,45 +129,40 @@ std::map<std::string, std::string> read_index(const fs::path& index) {
 std::vector<SafetensorsFile> open_files(const fs::path& folder) {
   if (!fs::is_directory(folder)) fail(folder, "not found; expected a model folder in Hugging Face's layout");
   std::vector<SafetensorsFile> files;
-  if (fs::exists(folder / kSingleFile)) {
+  if (has_folder_entry(folder, kSingleFile)) {
     files.emplace_back(folder / kSingleFile);
     return files;
   }
   const fs::path index = folder / kIndexFile;
-  if (!fs::exists(index)) {
-    const bool pickle = fs::exists(folder / "pytorch_model.bin") || fs::exists(folder / "pytorch_model.bin.index.json");
-    fail(folder,
-         fmt::format("neither {} nor {} is there{}", kSingleFile, kIndexFile,
-                     pickle ? "; pytorch_model.bin is a pickle, which is not read: load the model in transformers and "
-                              "save_pretrained it, which writes safetensors"
-                            : ""));
-  }
+  if (!has_folder_entry(folder, kIndexFile)) fail(folder, absent_weights(folder));
   const std::map<std::string, std::string> shards = read_index(index);
   std::set<std::string> names;
   for (const auto& [tensor, shard] : shards) names.insert(shard);
-  std::string absent;
+  NamedLines absent;
   for (const std::string& name : names) {
-    if (!fs::exists(folder / name)) absent += "\n  " + name;
+    if (!has_folder_entry(folder, name)) absent.add(printable(name));
   }
-  if (!absent.empty()) fail(folder, fmt::format("{} names files that are not there:{}", kIndexFile, absent));
-  std::string problems;
+  if (!absent.empty()) fail(folder, fmt::format("{} names files that are not there:{}", kIndexFile, absent.text()));
+  NamedLines problems;
   std::set<std::string> present;
   for (const std::string& name : names) {
     files.emplace_back(folder / name);
     for (const TensorInfo& info : files.back().tensors()) {
       const auto entry = shards.find(info.name);
       if (entry == shards.end()) {
-        problems += fmt::format("\n  \"{}\" is in {} and not in the index", info.name, name);
+        problems.add(fmt::format("{} is in {} and not in the index", quoted_excerpt(info.name), printable(name)));
       } else if (entry->second != name) {
-        problems += fmt::format("\n  \"{}\" is in {}, the index says {}", info.name, name, entry->second);
+        problems.add(fmt::format("{} is in {}, the index says {}", quoted_excerpt(info.name), printable(name),
+                                 printable(entry->second)));
       }
       present.insert(info.name);
     }
   }
   for (const auto& [tensor, shard] : shards) {
-    if (!present.contains(tensor)) problems += fmt::format("\n  \"{}\" is not in {}", tensor, shard);
+    if (!present.contains(tensor))
+      problems.add(fmt::format("{} is not in {}", quoted_excerpt(tensor), printable(shard)));
   }
-  if (!problems.empty()) fail(index, "index and files disagree:" + problems);
+  if (!problems.empty()) fail(index, "index and files disagree:" + problems.text());
   return files;
 }
 
@@ -155,13 +197,6 @@ bool same_bytes(const WeightFiles::Tensor& a, const WeightFiles::Tensor& b) {
     if (std::memcmp(left.data(), right.data(), size) != 0) return false;
   }
   return true;
-}
-
-std::string named_lines(const std::string& title, const std::vector<std::string>& names) {
-  if (names.empty()) return "";
-  std::string text = "\n  " + title + ":";
-  for (const std::string& name : names) text += "\n    " + name;
-  return text;
 }
 
 }  // namespace
@@ -258,24 +293,22 @@ WeightFiles::WeightFiles(const fs::path& folder, const GemmaConfig& config) : fi
     prefix_ = "model.";
   }
 
-  std::vector<std::string> missing, misshapen, extra;
+  NamedLines missing(kInner), misshapen(kInner), extra(kInner);
   std::map<ModelDtype, uint64_t> elements;
   for (const NamedShape& wanted : text_tensors(config)) {
     const std::string name = name_in_files(wanted.name);
     const auto entry = found.find(name);
     if (entry == found.end()) {
-      missing.push_back(name);
+      missing.add(name);
       continue;
     }
     const Tensor tensor = entry->second;
     found.erase(entry);
     const std::optional<ModelDtype> dtype = model_dtype(tensor.info->dtype);
     if (tensor.info->shape != wanted.shape) {
-      misshapen.push_back(
-          fmt::format("{}: {}, expected {}", name, shape_text(tensor.info->shape), shape_text(wanted.shape)));
+      misshapen.add(fmt::format("{}: {}, expected {}", name, shape_text(tensor.info->shape), shape_text(wanted.shape)));
     } else if (!dtype) {
-      misshapen.push_back(
-          fmt::format("{}: dtype {}, expected BF16, F16 or F32", name, safetensors_name(tensor.info->dtype)));
+      misshapen.add(fmt::format("{}: dtype {}, expected BF16, F16 or F32", name, safetensors_name(tensor.info->dtype)));
     } else {
       elements[*dtype] += tensor.info->bytes() / bytes_per_element(tensor.info->dtype);
     }
@@ -288,11 +321,11 @@ WeightFiles::WeightFiles(const fs::path& folder, const GemmaConfig& config) : fi
     } else if (is_head(name)) {
       const auto embedding = text_.find(kEmbedding);
       if (embedding != text_.end() && !same_bytes(tensor, embedding->second)) {
-        misshapen.push_back(
+        misshapen.add(
             fmt::format("{}: differs from {}; an untied head is not supported", name, name_in_files(kEmbedding)));
       }
     } else {
-      extra.push_back(fmt::format("{} {}", name, shape_text(tensor.info->shape)));
+      extra.add(fmt::format("{} {}", printable(name), shape_text(tensor.info->shape)));
     }
   }
   for (const SafetensorsFile& file : files_) {
@@ -301,9 +334,8 @@ WeightFiles::WeightFiles(const fs::path& folder, const GemmaConfig& config) : fi
     }
   }
   if (!missing.empty() || !misshapen.empty() || !extra.empty()) {
-    fail(folder,
-         "the weights are not those of the model that config.json describes:" + named_lines("missing", missing) +
-             named_lines("not usable", misshapen) + named_lines("not known", extra));
+    fail(folder, "the weights are not those of the model that config.json describes:" + missing.titled("missing") +
+                     misshapen.titled("not usable") + extra.titled("not known"));
   }
 }
 

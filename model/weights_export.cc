@@ -5,11 +5,14 @@
 #include <memory>
 
 #include "configs/error.h"
+#include "data/files/folder_entry.h"
 #include "model/model_folder.h"
 #include "model/weights.h"
 
 namespace gemma_sft {
 namespace {
+
+constexpr uint64_t kMaxConfigBytes = 1 << 20;
 
 at::ScalarType scalar_type(ModelDtype dtype) {
   switch (dtype) {
@@ -64,13 +67,14 @@ std::map<std::string, std::string> export_model(const Gemma& model, const std::f
   }
   std::map<std::string, std::string> digests = write_weight_files(files, destination, tensors, options.max_shard_bytes);
 
-  const std::string config = read_file(base_folder / "config.json");
+  const std::string config = read_file(base_folder / "config.json", kMaxConfigBytes);
   digests["config.json"] = write_new_file(files, destination / "config.json",
                                           options.dtype == base.dtype() ? config : with_dtype(config, options.dtype));
   const std::filesystem::path generation = base_folder / "generation_config.json";
   digests["generation_config.json"] =
       write_new_file(files, destination / "generation_config.json",
-                     std::filesystem::exists(generation) ? read_file(generation) : new_generation_config(base_folder));
+                     has_folder_entry(base_folder, "generation_config.json") ? read_file(generation, kMaxConfigBytes)
+                                                                             : new_generation_config(base_folder));
   digests.merge(copy_tokenizer_files(files, base_folder, destination));
   files.sync_directory(destination);
   return digests;

@@ -4,6 +4,7 @@
 
 #include "configs/load_config.h"
 #include "data/files/sha256.h"
+#include "trainer/checkpoint/json_document.h"
 
 namespace gemma_sft {
 namespace {
@@ -12,7 +13,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr const char* kCompletionName = "completed.json";
-constexpr uint64_t kMaxBytes = 16 << 20;
 
 json or_null(const std::optional<double>& value) { return value ? json(*value) : json(nullptr); }
 
@@ -24,8 +24,8 @@ RunCompletion parse(const json& document) {
   RunCompletion completion;
   completion.run_id = document.at("run_id").get<std::string>();
   completion.config_sha256 = document.at("config_sha256").get<std::string>();
-  completion.step = document.at("step").get<int64_t>();
-  completion.model_step = document.at("model_step").get<int64_t>();
+  completion.step = whole_number(document.at("step"), "step");
+  completion.model_step = whole_number(document.at("model_step"), "model_step");
   completion.early_stopped = document.at("early_stopped").get<bool>();
   completion.final_loss = number_or_nothing(document.at("final_loss"));
   completion.final_eval_loss = number_or_nothing(document.at("final_eval_loss"));
@@ -51,7 +51,7 @@ std::optional<RunCompletion> find_completion(const fs::path& run_folder, const s
                                              const RunConfig& config) {
   try {
     if (!fs::exists(run_folder / kCompletionName)) return std::nullopt;
-    const RunCompletion completion = parse(json::parse(read_file(run_folder / kCompletionName, kMaxBytes)));
+    const RunCompletion completion = parse(read_json_document(run_folder / kCompletionName));
     if (completion.run_id != run_id || completion.config_sha256 != config_sha256(config)) return std::nullopt;
     for (const auto& [name, sha256] : completion.final_model) {
       if (sha256_file(run_folder / kFinalModelName / name) != sha256) return std::nullopt;

@@ -7,6 +7,7 @@
 #include "data/files/sha256.h"
 #include "data/records/manifest.h"
 #include "trainer/run/run_manifest.h"
+#include "trainer/run/skipped_rows.h"
 
 namespace gemma_sft {
 namespace {
@@ -14,17 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-json places_json(const std::vector<RowPlace>& places) {
-  json lines = json::array();
-  for (const RowPlace& place : places) lines.push_back(place.line);
-  return lines;
-}
-
 json report_of(const DatasetIndex& index) {
-  json skipped = json::array();
-  for (const RowProblem& problem : index.skipped) {
-    skipped.push_back({{"line", problem.place.line}, {"field", problem.field}, {"problem", problem.message}});
-  }
   return {{"file", index.file},
           {"sha256", index.sha256},
           {"rows_read", index.rows_read},
@@ -34,13 +25,13 @@ json report_of(const DatasetIndex& index) {
           {"validation_target_tokens", count_targets(index.validation)},
           {"longest_tokens", index.longest_tokens},
           {"skipped_rows", index.skipped_rows},
-          {"skipped", skipped},
-          {"truncated_rows", index.truncated_rows},
-          {"truncated_lines", places_json(index.truncated)},
-          {"truncated_target_rows", index.truncated_target_rows},
-          {"truncated_target_lines", places_json(index.truncated_targets)},
-          {"control_text_rows", index.control_text_rows},
-          {"control_text_lines", places_json(index.control_text)}};
+          {"skipped_in", index.skipped_rows > 0 ? json(kSkippedRowsName) : json(nullptr)},
+          {"truncated_rows", index.truncated.size()},
+          {"truncated_lines", index.truncated},
+          {"truncated_target_rows", index.truncated_targets.size()},
+          {"truncated_target_lines", index.truncated_targets},
+          {"control_text_rows", index.control_text.size()},
+          {"control_text_lines", index.control_text}};
 }
 
 }  // namespace

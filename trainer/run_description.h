@@ -10,7 +10,8 @@
 
 namespace gemma_sft {
 
-// `folder`/data_report.json: what of the data is used, and every row that was skipped or cut.
+// `folder`/data_report.json: what of the data is used, and the lines that were cut, and how many were skipped
+// (skipped_rows.jsonl lists them).
 void write_data_report(const std::filesystem::path& folder, const TrainSetup& setup, FileSystem& files);
 
 // `folder`/run_manifest.json.

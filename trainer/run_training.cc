@@ -9,6 +9,7 @@
 #include "trainer/observer_group.h"
 #include "trainer/optimizer.h"
 #include "trainer/resume.h"
+#include "trainer/run/skipped_rows.h"
 #include "trainer/run_completion.h"
 #include "trainer/run_description.h"
 #include "trainer/run_tensors.h"
@@ -167,13 +168,15 @@ RunResult run_training(const TrainRequest& request, FileSystem& files, const std
 
   // What the run is made of, and where it stands.
   if (config.training.deterministic) use_deterministic_kernels();
-  const TrainSetup setup = prepare_training(request, observer);
+  SkippedRows skipped(folder, files);
+  const TrainSetup setup = prepare_training(request, observer, [&](const RowProblem& row) { skipped.add(row); });
   if (stop_signal() != 0) return stopped(request, {});
   CheckpointFolders checkpoints(folder, request.place.id, config.output.keep_checkpoints, files);
   checkpoints.open();
   remove_left_overs(folder / kFinalModelName, files);
   const std::optional<ResumePoint> resume = find_resume_point(request, checkpoints, setup.origin, observer);
   write_file_durably(files, folder / "config.yaml", to_yaml(config));
+  skipped.publish();
   write_data_report(folder, setup, files);
   write_run_description(folder, request, setup, "running", files);
 

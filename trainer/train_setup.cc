@@ -12,6 +12,7 @@
 #include "model/weights.h"
 #include "trainer/device.h"
 #include "trainer/model_source.h"
+#include "trainer/run/skipped_rows.h"
 #include "trainer/stop_signal.h"
 #include "trainer/training_failure.h"
 
@@ -71,13 +72,13 @@ IndexOptions index_options(const RunConfig& config, const GemmaConfig& model, in
   return options;
 }
 
-std::string name_places(const std::vector<RowPlace>& places) {
+std::string name_places(const std::string& file, const std::vector<uint32_t>& lines) {
   constexpr size_t kMostNamed = 5;
   std::string names;
-  for (size_t i = 0; i < std::min(places.size(), kMostNamed); ++i) {
-    names += fmt::format("{}{}:{}", i == 0 ? "" : ", ", places[i].file, places[i].line);
+  for (size_t i = 0; i < std::min(lines.size(), kMostNamed); ++i) {
+    names += fmt::format("{}{}:{}", i == 0 ? "" : ", ", file, lines[i]);
   }
-  return names + (places.size() > kMostNamed ? ", ..." : "");
+  return names + (lines.size() > kMostNamed ? ", ..." : "");
 }
 
 void tell_about(const DatasetIndex& index, RunObserver& observer) {
@@ -87,19 +88,19 @@ void tell_about(const DatasetIndex& index, RunObserver& observer) {
                   index.file, index.rows_read, index.train.size(), count_targets(index.train), index.validation.size(),
                   index.longest_tokens));
   if (index.skipped_rows > 0) {
-    observer.on_warning(
-        fmt::format("{}: {} rows skipped (the first: {}); data_report.json in the run folder lists them", index.file,
-                    index.skipped_rows, index.skipped.empty() ? "" : index.skipped.front().message));
+    observer.on_warning(fmt::format("{}: {} rows skipped (the first: {}); {} in the run folder lists them", index.file,
+                                    index.skipped_rows, index.skipped.front().message, kSkippedRowsName));
   }
-  if (index.truncated_rows > 0) {
-    observer.on_warning(
-        fmt::format("{}: {} rows cut to model.max_seq_length, {} of them in their targets: {}", index.file,
-                    index.truncated_rows, index.truncated_target_rows,
-                    name_places(index.truncated_targets.empty() ? index.truncated : index.truncated_targets)));
+  if (!index.truncated.empty()) {
+    observer.on_warning(fmt::format(
+        "{}: {} rows cut to model.max_seq_length, {} of them in their targets: {}", index.file, index.truncated.size(),
+        index.truncated_targets.size(),
+        name_places(index.file, index.truncated_targets.empty() ? index.truncated : index.truncated_targets)));
   }
-  if (index.control_text_rows > 0) {
+  if (!index.control_text.empty()) {
     observer.on_warning(fmt::format("{}: {} rows spell a control token such as <start_of_turn> in their text: {}",
-                                    index.file, index.control_text_rows, name_places(index.control_text)));
+                                    index.file, index.control_text.size(),
+                                    name_places(index.file, index.control_text)));
   }
 }
 
@@ -111,7 +112,8 @@ int64_t count_targets(const std::vector<IndexedRow>& rows) {
   return targets;
 }
 
-TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer) {
+TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
+                            const std::function<void(const RowProblem&)>& on_skipped) {
   const RunConfig& config = request.loaded.config;
   const fs::path config_file = request.loaded.file;
   TrainSetup setup;
@@ -126,6 +128,7 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer) 
 
   const int64_t max_seq_length = max_sequence(config, setup.model_config);
   IndexOptions options = index_options(config, setup.model_config, max_seq_length);
+  options.on_skipped = on_skipped;
   setup.index = std::make_shared<DatasetIndex>(index_dataset(rows.string(), *setup.tokenizer, options));
   if (stop_signal() != 0) return setup;
   tell_about(*setup.index, observer);

@@ -4,6 +4,7 @@
 #include <c10/core/Device.h>
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -33,8 +34,9 @@ struct TrainSetup {
 
 // Reads and checks everything that can be checked without the weights. What the user should know goes to `observer`:
 // files used, numbers of rows and targets, rows skipped or cut. Ends early when stop_signal() says so; the caller
-// looks.
-TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer);
+// looks. `on_skipped` hears of each row that is left out, in file order.
+TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
+                            const std::function<void(const RowProblem&)>& on_skipped = nullptr);
 
 // The model with its base weights, and its adapter when there is one: what step 0 starts from.
 Gemma load_model(const TrainSetup& setup, const RunConfig& config, const std::filesystem::path& config_file);

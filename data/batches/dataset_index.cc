@@ -168,12 +168,17 @@ class Indexer {
       ++index_.rows_read;
       if (const auto* problem = std::get_if<RowProblem>(&row->content)) {
         bad_row(*problem);
+        if (row->is_too_long && problems_ > 0) require_usable();  // without reading what may be a disk full
       } else if (add(std::get<Example>(row->content), row->offset)) {
         ++good_rows;
       }
     }
+    if (problems_ > 0) {  // no digest, which nobody will need
+      require_unchanged();
+      require_usable();
+    }
     Sha256 digest;
-    std::string block(1 << 20, '\0');
+    std::string block(std::min<uint64_t>(lines_.file().size() + 1, 1 << 20), '\0');
     uint64_t at = 0;
     while (const size_t count = lines_.file().read_some(at, block.data(), block.size())) {
       if (stopping()) return std::move(index_);
@@ -181,10 +186,7 @@ class Indexer {
       at += count;
     }
     index_.sha256 = digest.hex();
-    if (stamp_of(index_.file) != before_) {
-      throw Error(ErrorKind::kData,
-                  fmt::format("{}: changed while it was being read; start again once it is complete", index_.file));
-    }
+    require_unchanged();
     require_usable();
     return std::move(index_);
   }
@@ -201,7 +203,7 @@ class Indexer {
 
   void skip(const RowProblem& row) {
     ++index_.skipped_rows;
-    if (index_.skipped.size() < DatasetIndex::kMaxListed) index_.skipped.push_back(row);
+    if (index_.skipped.size() < DatasetIndex::kMaxSkippedKept) index_.skipped.push_back(row);
     if (options_.on_skipped) options_.on_skipped(row);
   }
 
@@ -228,11 +230,6 @@ class Indexer {
     size_t bytes = 0;
     for (const Turn& turn : example.turns) bytes += strip_like_python(turn.text).size();
     return static_cast<int64_t>(bytes / tokenizer_.longest_piece_bytes());
-  }
-
-  static void list(std::vector<RowPlace>& places, int64_t& count, const RowPlace& place) {
-    ++count;
-    if (places.size() < DatasetIndex::kMaxListed) places.push_back(place);
   }
 
   // What is wrong with the row apart from its length, if anything.
@@ -328,13 +325,19 @@ class Indexer {
                                is_validation_prompt(prompt_of(example, tokenized), options_.validation_fraction);
     (is_validation ? index_.validation : index_.train).push_back(row);
     index_.longest_tokens = std::max<int64_t>(index_.longest_tokens, row.tokens);
-    if (is_long) list(index_.truncated, index_.truncated_rows, example.place);
-    if (targets_left < targets) list(index_.truncated_targets, index_.truncated_target_rows, example.place);
+    if (is_long) index_.truncated.push_back(line);
+    if (targets_left < targets) index_.truncated_targets.push_back(line);
     const bool spells_control = std::any_of(example.turns.begin(), example.turns.end(), [&](const Turn& turn) {
       return tokenizer_.spells_control_token(turn.text);
     });
-    if (spells_control) list(index_.control_text, index_.control_text_rows, example.place);
+    if (spells_control) index_.control_text.push_back(line);
     return true;
+  }
+
+  void require_unchanged() const {
+    if (stamp_of(index_.file) == before_) return;
+    throw Error(ErrorKind::kData,
+                fmt::format("{}: changed while it was being read; start again once it is complete", index_.file));
   }
 
   void require_usable() const {

@@ -3,7 +3,8 @@
 //
 // Checked here: JSON, UTF-8, fields, types, duplicate ids, at least one target, length against max_seq_length, and for
 // rows made by the template exactly one BOS and the turn's end supervised. on_bad_record and on_long decide what a bad
-// row does; nothing is dropped or cut silently: `skipped`, `truncated` and `control_text` name rows and counts.
+// row does; nothing is dropped or cut silently: `on_skipped` hears of each row left out, `truncated` and `control_text`
+// name each row cut or suspicious.
 #pragma once
 
 #include <cstdint>
@@ -40,12 +41,12 @@ struct IndexOptions {
   std::function<bool()> stop_requested =
       nullptr;  // polled per row: true makes index_dataset return early with what it has
   std::function<void(const RowProblem&)> on_skipped =
-      nullptr;  // each skipped row, in file order: the lists below are bounded
+      nullptr;  // each skipped row, in file order: DatasetIndex::skipped holds only the first ones
 };
 
 // Rows of one file that will be trained on (or evaluated). Immutable; safe to share between threads.
 struct DatasetIndex {
-  static constexpr size_t kMaxListed = 100'000;  // of each kind
+  static constexpr size_t kMaxSkippedKept = 100;
 
   std::string file;
   std::string sha256;  // of the whole file's bytes; empty when stop_requested ended the pass
@@ -54,14 +55,11 @@ struct DatasetIndex {
   std::vector<IndexedRow> validation;  // from validation_fraction
   int64_t rows_read = 0;
   int64_t longest_tokens = 0;
-  std::vector<RowProblem> skipped;          // on_bad_record: skip / on_long: skip, in file order
-  std::vector<RowPlace> truncated;          // rows cut by on_long: truncate
-  std::vector<RowPlace> truncated_targets;  // those whose targets were cut
-  std::vector<RowPlace> control_text;       // rows whose contents spell a control token
-  int64_t control_text_rows = 0;            // counts are exact; the lists above hold at most kMaxListed places each
-  int64_t skipped_rows = 0;
-  int64_t truncated_rows = 0;
-  int64_t truncated_target_rows = 0;
+  int64_t skipped_rows = 0;                 // on_bad_record: skip / on_long: skip; all of them
+  std::vector<RowProblem> skipped;          // the first of them, at most kMaxSkippedKept
+  std::vector<uint32_t> truncated;          // lines of the rows cut by on_long: truncate
+  std::vector<uint32_t> truncated_targets;  // lines of those whose targets were cut
+  std::vector<uint32_t> control_text;       // lines of the rows whose contents spell a control token
 };
 
 // A row longer than max_seq_length is a bad record when on_long is fail, and on_bad_record then decides. Ids are

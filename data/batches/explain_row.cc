@@ -21,7 +21,7 @@ Example find_row(const std::string& file, int64_t row, DataFormat format) {
   ExampleReader reader(file, format);
   int64_t rows = 0;
   while (const std::unique_ptr<ExampleReader::Row> found = reader.next()) {
-    if (++rows < row) continue;
+    if (++rows < row && !found->is_too_long) continue;
     if (const auto* problem = std::get_if<RowProblem>(&found->content)) throw Error(ErrorKind::kData, problem->message);
     return std::get<Example>(std::move(found->content));
   }

@@ -10,6 +10,7 @@
 
 #include "configs/error.h"
 #include "data/files/file_system.h"
+#include "data/files/utf8.h"
 
 namespace gemma_sft {
 namespace {
@@ -24,6 +25,10 @@ const char* kind_of_file(mode_t mode) {
 }  // namespace
 
 InputFile::InputFile(const std::filesystem::path& path) : path_(path) {
+  // The system would read the name up to there, which may be another file's.
+  if (path.native().find('\0') != std::string::npos) {
+    throw Error(ErrorKind::kIo, quoted_excerpt(path.native(), 200) + ": a file's name cannot hold a NUL byte");
+  }
   // O_NONBLOCK: opening a pipe that nobody writes to must not hang.
   do {
     descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);

@@ -11,6 +11,7 @@
 
 #include "configs/error.h"
 #include "data/files/json_text.h"
+#include "data/files/pickle.h"
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
 
@@ -68,16 +69,7 @@ InputFile open_weights(const std::filesystem::path& path) {
 // What a file that is not safetensors is, when its first bytes tell, and what to do about it; else "".
 std::string recognise(std::string_view start) {
   const auto begins_with = [&](std::string_view magic) { return start.substr(0, magic.size()) == magic; };
-  const bool is_zip = begins_with("PK\x03\x04");
-  const bool is_pickle = start.size() > 1 && start[0] == '\x80' && start[1] >= 2 && start[1] <= 5;
-  if (is_zip || is_pickle) {
-    return std::string("this is a ") + (is_zip ? "zip archive, as torch.save writes" : "pickle") +
-           "; such files can run code when they are loaded and are never read here. Convert it: python3 -c \"import "
-           "sys, "
-           "torch; from safetensors.torch import save_file; save_file({k: v.clone().contiguous() for k, v in "
-           "torch.load(sys.argv[1], map_location='cpu', weights_only=True).items()}, sys.argv[2], {'format': 'pt'})\" "
-           "IN.bin OUT.safetensors";
-  }
+  if (const std::string pickle = recognise_pickle(start); !pickle.empty()) return pickle;
   if (begins_with("GGUF")) return "this is a GGUF file; take the model's Hugging Face folder instead";
   if (begins_with("version https://git-lfs")) {
     return "this is a Git LFS pointer, not the file itself; run git lfs pull in the model's folder";
@@ -94,7 +86,7 @@ class HeaderReader {
   HeaderReader(const InputFile& file) : file_(file) {}
 
   void read() {
-    char start[64] = {};
+    char start[kPickleStartBytes] = {};
     const size_t start_bytes = file_.read_some(0, start, sizeof(start));
     start_ = std::string_view(start, start_bytes);
     if (start_bytes < kLengthBytes) fail(0, fmt::format("expected a header length of 8 bytes, found {}", start_bytes));

@@ -14,6 +14,7 @@
 #include "data/files/input_file.h"
 #include "data/files/json_text.h"
 #include "data/files/line_reader.h"
+#include "data/files/pickle.h"
 #include "data/files/utf8.h"
 #include "data/records/manifest.h"
 #include "data/text/chat_template.h"
@@ -36,6 +37,7 @@ std::string recognise_file(std::string_view line) {
   if (begins_with("\xfd"
                   "7zXZ"))
     return "an xz file; unpack it first (unxz)";
+  if (const std::string pickle = recognise_pickle(line); !pickle.empty()) return pickle;
   if (begins_with("PAR1")) return "a Parquet file; write its rows as JSONL first";
   if (begins_with("\xff\xfe") || begins_with("\xfe\xff")) {
     return "UTF-16 text; convert it first (iconv -f UTF-16 -t UTF-8)";
@@ -436,8 +438,8 @@ struct ExampleReader::State {
   std::variant<Example, RowProblem> parse(const Line& line) const {
     if (!line.too_long) return parse_example(line.text, file, line.number, format);
     RowProblem problem{{file, line.number}, 1, "row", ""};
-    problem.message = fmt::format("{}:{}:1: row: expected at most {} bytes in a line, found {}", file, line.number,
-                                  max_line_bytes, line.bytes);
+    problem.message =
+        fmt::format("{}:{}:1: row: expected at most {} bytes in a line, found more", file, line.number, max_line_bytes);
     return problem;
   }
 };
@@ -450,7 +452,7 @@ ExampleReader::~ExampleReader() = default;
 std::unique_ptr<ExampleReader::Row> ExampleReader::next() {
   while (const std::optional<Line> line = state_->lines.next()) {
     if (!line->too_long && is_blank_line(line->text)) continue;
-    return std::make_unique<Row>(Row{state_->parse(*line), {line->byte, line->number}});
+    return std::make_unique<Row>(Row{state_->parse(*line), {line->byte, line->number}, line->too_long});
   }
   return nullptr;
 }

@@ -49,6 +49,7 @@ class ExampleReader {
   struct Row {
     std::variant<Example, RowProblem> content;
     RowOffset offset;
+    bool is_too_long = false;  // a line beyond max_line_bytes: going on means reading the rest of it
   };
   std::unique_ptr<Row> next();  // nullptr at the end of the file
   // Reads the row at a known place again (random access).

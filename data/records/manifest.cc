@@ -20,8 +20,10 @@
 namespace gemma_sft {
 namespace {
 
-constexpr uint64_t kMaxManifestBytes = 64 << 20;
+constexpr uint64_t kMaxManifestBytes = 16 << 20;  // 400,000 traces
+constexpr size_t kMaxKeptProblems = 1000;         // the rest is counted
 constexpr size_t kMaxShownProblems = 20;
+constexpr size_t kMaxMembers = 10'000;  // of all objects that are open at one moment
 
 // The request that builds the data set whose manifest lies at `path`: the folder is named <name>-<version>. Names that
 // a shell would read in another way are not offered.
@@ -79,7 +81,7 @@ class ManifestReader {
   ManifestReader(const std::filesystem::path& path, std::string text) : path_(path), text_(std::move(text)) {}
 
   Manifest read() {
-    if (const auto problem = find_json_problem(text_)) {
+    if (const auto problem = find_json_problem(text_, {.max_members = kMaxMembers})) {
       add_problem(problem->byte, fmt::format("manifest: expected {}, found {}", problem->expected, problem->found));
       throw_problems();
     }
@@ -101,7 +103,7 @@ class ManifestReader {
     const auto count = read_whole("trace_count", Presence::kRequired);
     manifest.trace_count = count.value_or(0);
     manifest.trace_ids = read_trace_ids();
-    check_counts(count, manifest.trace_ids);
+    check_counts(count);
     check_known_values();
     for (const char* field : {"filters", "provenance"}) check_kind(field, JsonKind::kObject, "an object");
     for (const char* field : {"session_id", "parent_dataset_id", "training_run_id"}) {
@@ -110,7 +112,13 @@ class ManifestReader {
     warn_unknown_fields();
     if (!problems_.empty()) throw_problems();
     std::stable_sort(warnings_.begin(), warnings_.end(), by_byte);
-    for (const Note& warning : warnings_) manifest.warnings.push_back(place_text(warning.byte) + warning.text);
+    for (size_t i = 0; i < std::min(warnings_.size(), kMaxShownProblems); ++i) {
+      manifest.warnings.push_back(place_text(warnings_[i].byte) + warnings_[i].text);
+    }
+    if (warnings_.size() > kMaxShownProblems) {
+      manifest.warnings.push_back(
+          fmt::format("{}: and {} more of this kind", path_.string(), warnings_.size() - kMaxShownProblems));
+    }
     return manifest;
   }
 
@@ -129,7 +137,9 @@ class ManifestReader {
                        byte - line_start + 1);
   }
 
-  void add_problem(size_t byte, std::string text) { problems_.push_back({byte, std::move(text)}); }
+  void add_problem(size_t byte, std::string text) {
+    if (++problem_count_ <= kMaxKeptProblems) problems_.push_back({byte, std::move(text)});
+  }
   void add_warning(size_t byte, std::string text) { warnings_.push_back({byte, std::move(text)}); }
 
   void add_problem(const JsonValue& value, const std::string& field, const std::string& expected) {
@@ -142,8 +152,8 @@ class ManifestReader {
     for (size_t i = 0; i < std::min(problems_.size(), kMaxShownProblems); ++i) {
       message += place_text(problems_[i].byte) + problems_[i].text + "\n";
     }
-    if (problems_.size() > kMaxShownProblems) {
-      message += fmt::format("and {} more\n", problems_.size() - kMaxShownProblems);
+    if (problem_count_ > kMaxShownProblems) {
+      message += fmt::format("and {} more\n", problem_count_ - kMaxShownProblems);
     }
     throw Error(ErrorKind::kData, message + "correct the manifest or " + build_remedy(path_));
   }
@@ -201,32 +211,36 @@ class ManifestReader {
     size_t others = 0;
     size_t first_other = 0;
     value->each_element([&](const JsonValue& element) {
-      const std::string field = fmt::format("trace_ids[{}]", ids.size());
-      std::string id;
+      const int64_t index = id_count_++;
+      const auto field = [&] { return fmt::format("trace_ids[{}]", index); };
       if (element.kind() != JsonKind::kString || element.string().empty()) {
-        add_problem(element, field, "a non-empty string");
+        if (problem_count_ < kMaxKeptProblems) {
+          add_problem(element, field(), "a non-empty string");
+        } else {
+          ++problem_count_;
+        }
       } else {
-        id = element.string();
+        std::string id = element.string();
         if (!seen.insert(id).second) {
           add_problem(element.byte(),
-                      fmt::format("{}: expected each id once, found {} again", field, quoted_excerpt(id)));
+                      fmt::format("{}: expected each id once, found {} again", field(), quoted_excerpt(id)));
         }
         if (!is_uuid(id) && others++ == 0) first_other = element.byte();
+        if (problem_count_ < kMaxKeptProblems) ids.push_back(std::move(id));
       }
-      ids.push_back(std::move(id));
       return true;
     });
-    if (others > 0) add_warning(first_other, fmt::format("trace_ids: {} of {} are not UUIDs", others, ids.size()));
+    if (others > 0) add_warning(first_other, fmt::format("trace_ids: {} of {} are not UUIDs", others, id_count_));
     return ids;
   }
 
-  void check_counts(const std::optional<int64_t>& count, const std::vector<std::string>& ids) {
+  void check_counts(const std::optional<int64_t>& count) {
     if (count && fields_.count("trace_ids")) {
-      if (!ids.empty() && static_cast<int64_t>(ids.size()) != *count) {
+      if (id_count_ > 0 && id_count_ != *count) {
         add_problem(byte_of("trace_count"),
-                    fmt::format("trace_count: expected {}, the number of trace_ids, found {}", ids.size(), *count));
+                    fmt::format("trace_count: expected {}, the number of trace_ids, found {}", id_count_, *count));
       }
-      if (ids.empty() && *count > 0) {
+      if (id_count_ == 0 && *count > 0) {
         add_warning(byte_of("trace_ids"), "trace_ids: empty; the rows can only come from a file");
       }
     }
@@ -330,6 +344,8 @@ class ManifestReader {
   std::map<std::string, JsonMember> fields_;
   size_t root_byte_ = 0;
   std::vector<Note> problems_;
+  size_t problem_count_ = 0;
+  int64_t id_count_ = 0;  // elements of trace_ids, whatever they are
   std::vector<Note> warnings_;
 };
 

@@ -10,6 +10,7 @@
 #include <unordered_set>
 
 #include "configs/error.h"
+#include "data/files/pickle.h"
 #include "data/files/utf8.h"
 
 namespace gemma_sft {
@@ -129,7 +130,7 @@ Piece parse_piece(std::string_view bytes, size_t id, const std::string& name) {
   if (find_utf8_problem(piece.text)) fail("text is not UTF-8");
   if (!std::isfinite(piece.score)) fail("score is not a finite number");
   if (piece.type == PieceType::kByte && byte_of_piece(piece.text) < 0) {
-    fail(fmt::format("byte piece named \"{}\", expected <0x00> to <0xFF>", piece.text));
+    fail(fmt::format("byte piece named {}, expected <0x00> to <0xFF>", quoted_excerpt(piece.text)));
   }
   return piece;
 }
@@ -176,7 +177,7 @@ void require_gemma_settings(const Settings& settings, const std::string& name) {
   }
   if (!settings.byte_fallback) refuse("byte_fallback: false");
   if (settings.whitespace_as_suffix) refuse("treat_whitespace_as_suffix: true");
-  if (settings.has_charsmap) refuse(fmt::format("the normalisation \"{}\"", settings.normalizer));
+  if (settings.has_charsmap) refuse(fmt::format("the normalisation {}", quoted_excerpt(settings.normalizer)));
   if (settings.add_dummy_prefix) refuse("add_dummy_prefix: true");
   if (settings.remove_extra_whitespaces) refuse("remove_extra_whitespaces: true");
   if (!settings.escape_whitespaces) refuse("escape_whitespaces: false");
@@ -249,6 +250,9 @@ bool is_control_piece(const Piece& piece) {
 }
 
 SentencePieceModel parse_sentencepiece_model(std::string_view bytes, const std::string& name) {
+  if (const std::string pickle = recognise_pickle(bytes); !pickle.empty()) {
+    throw Error(ErrorKind::kModel, name + ": " + pickle);
+  }
   if (bytes.size() > SentencePieceModel::kMaxFileBytes) {
     throw Error(ErrorKind::kModel,
                 fmt::format("{}: {} bytes, expected at most {}: this is not a tokenizer of Gemma's kind", name,

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <iterator>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -85,10 +86,21 @@ class FileTokenizer {
     const bool spells_control_token = std::any_of(example.turns.begin(), example.turns.end(), [&](const Turn& turn) {
       return tokenizer_.spells_control_token(turn.text);
     });
-    return {tokenize_example(tokenizer_, example, mode_), spells_control_token};
+    return {placed(number, [&] { return tokenize_example(tokenizer_, example, mode_); }), spells_control_token};
   }
 
  private:
+  // What the tokenizer says of a row's text does not know the row.
+  template <typename Tokenize>
+  std::invoke_result_t<Tokenize> placed(int64_t number, const Tokenize& tokenize) const {
+    try {
+      return tokenize();
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kData) throw;
+      throw Error(ErrorKind::kData, fmt::format("{}:{}:1: row: {}", input_, number, error.what()));
+    }
+  }
+
   [[noreturn]] void fail(int64_t number, const JsonValue& value, const char* field, const char* expected) const {
     throw Error(ErrorKind::kData, fmt::format("{}:{}:{}: {}: expected {}, found {}", input_, number, value.byte() + 1,
                                               field, expected, value.description()));
@@ -103,8 +115,10 @@ class FileTokenizer {
     tokenized.id = shape.id ? shape.id->string() : fmt::format("{}:{}", input_, number);
     const std::string text = shape.text->string();
     if (options_.add_bos) tokenized.input_ids.push_back(tokenizer_.bos_id());
-    const std::vector<int32_t> ids = options_.parse_control_tokens ? tokenizer_.encode_parsing_control_tokens(text)
-                                                                   : tokenizer_.encode_literal(text);
+    const std::vector<int32_t> ids = placed(number, [&] {
+      return options_.parse_control_tokens ? tokenizer_.encode_parsing_control_tokens(text)
+                                           : tokenizer_.encode_literal(text);
+    });
     tokenized.input_ids.insert(tokenized.input_ids.end(), ids.begin(), ids.end());
     tokenized.loss_mask.assign(tokenized.input_ids.size(), 0);
     return {std::move(tokenized), tokenizer_.spells_control_token(text)};
@@ -137,8 +151,8 @@ TokenizeCounts tokenize_file(const std::string& input, const Tokenizer& tokenize
   while (const std::optional<Line> line = lines.next()) {
     if (options.stop_requested && options.stop_requested()) return counts;
     if (line->too_long) {
-      throw Error(ErrorKind::kData, fmt::format("{}:{}:1: row: expected at most {} bytes, found {}", input,
-                                                line->number, ExampleReader::kDefaultMaxLineBytes, line->bytes));
+      throw Error(ErrorKind::kData, fmt::format("{}:{}:1: row: expected at most {} bytes in a line, found more", input,
+                                                line->number, ExampleReader::kDefaultMaxLineBytes));
     }
     if (line->text.find_first_not_of(" \t\r\v\f") == std::string::npos) continue;
     const auto [tokenized, spells_control_token] = file_tokenizer.tokenize(line->text, line->number);

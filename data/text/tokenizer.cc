@@ -11,6 +11,8 @@
 
 #include "configs/error.h"
 #include "data/files/file_system.h"
+#include "data/files/folder_entry.h"
+#include "data/files/pickle.h"
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
 #include "data/text/sentencepiece_model.h"
@@ -25,6 +27,8 @@ constexpr std::string_view kSpaceSymbol = "\xe2\x96\x81";  // U+2581
 // Texts longer than this are tokenised in stretches cut at line ends, so that memory stays flat: the library takes
 // about 100 bytes for each byte of its input.
 constexpr size_t kStretchBytes = 64 << 10;
+// A stretch that cannot be cut so is refused when it is longer than this; in natural languages none is.
+constexpr size_t kMaxStretchBytes = 512 << 10;
 
 using Processor = sentencepiece::SentencePieceProcessor;
 
@@ -36,6 +40,14 @@ std::unique_ptr<Processor> make_processor(const SentencePieceModel& model, const
                 fmt::format("{}: is not a usable tokenizer: {}; copy the file again", name, status.message()));
   }
   return processor;
+}
+
+std::string read_tokenizer_file(const std::filesystem::path& file, uint64_t max_bytes) {
+  try {
+    return read_file(file, max_bytes);
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kModel, error.what());
+  }
 }
 
 void require_id(int32_t id) {
@@ -109,6 +121,13 @@ struct Tokenizer::State {
     std::vector<int> stretch_ids;
     while (!text.empty()) {
       const size_t size = stretch_size(text);
+      if (size > kMaxStretchBytes) {
+        throw Error(
+            ErrorKind::kData,
+            fmt::format("expected a line end or a space at least every {} bytes of text, found {} bytes without "
+                        "one ({}); such a stretch cannot be tokenised in bounded memory: break it or take it out",
+                        kMaxStretchBytes, size, quoted_excerpt(text.substr(0, 40), 40)));
+      }
       stretch_ids.clear();
       const auto status = processor.Encode(text.substr(0, size), &stretch_ids);
       if (!status.ok()) {
@@ -132,7 +151,7 @@ std::filesystem::path tokenizer_file(const std::filesystem::path& folder_or_file
                             folder_or_file.string()));
   }
   for (const char* name : {"tokenizer.model", "tokenizer.json"}) {
-    if (std::filesystem::exists(folder_or_file / name, ignored)) return folder_or_file / name;
+    if (has_folder_entry(folder_or_file, name)) return folder_or_file / name;
   }
   throw Error(ErrorKind::kModel,
               fmt::format("{}: not found, and no tokenizer.json beside it; copy tokenizer.model from the model's "
@@ -145,7 +164,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& fo
   auto state = std::make_unique<State>();
   state->name = file.string();
   const bool is_json = file.extension() == ".json";
-  const std::string bytes = read_file(file, is_json ? kMaxTokenizerJsonBytes : SentencePieceModel::kMaxFileBytes);
+  const std::string bytes =
+      read_tokenizer_file(file, is_json ? kMaxTokenizerJsonBytes : SentencePieceModel::kMaxFileBytes);
   state->sha256 = sha256_hex(bytes);
   state->model = is_json ? read_tokenizer_json(bytes, state->name) : parse_sentencepiece_model(bytes, state->name);
   state->plain = make_processor(state->model, state->name);

@@ -38,6 +38,8 @@ class Tokenizer {
 
   // User text: tokenised as if the vocabulary had no control tokens (no piece for which is_control_piece says true), so
   // that text spelling one becomes ordinary pieces, exactly as a tokenizer without that piece would cut it. No BOS.
+  // Memory: 100 bytes for each byte of the longest stretch without white space. Both throw Error(kData) when that is
+  // longer than 512 KiB.
   std::vector<int32_t> encode_literal(std::string_view text) const;
   // As transformers reads text: control tokens in it become their ids. No BOS.
   std::vector<int32_t> encode_parsing_control_tokens(std::string_view text) const;

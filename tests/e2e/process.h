@@ -18,6 +18,7 @@ struct ProcessResult {
   std::string out;
   std::string err;
   double seconds = 0;
+  double cpu_seconds = 0;  // user and system: what it takes on a machine of its own
   int64_t peak_memory_bytes = 0;
 
   // As a shell shows it: the exit code, or 128 + signal.

@@ -116,8 +116,8 @@ TEST(Adapter, OneThatDoesNotFitIsRefusedWithEveryName) {
                 "  not known: base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight\n"
                 "  not known: base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight");
   EXPECT_THAT(error_of(other, dir / "absent"), HasSubstr("adapter_model.safetensors: not found"));
-  dir.write("pickle/adapter_model.bin", "x");
-  EXPECT_THAT(error_of(other, dir / "pickle"), HasSubstr("is a pickle"));
+  dir.write("pickle/adapter_model.bin", "\x80\x02}q");
+  EXPECT_THAT(error_of(other, dir / "pickle"), HasSubstr("of adapter_model.bin: this is a pickle"));
 }
 
 TEST(Adapter, AMergedExportIsBasePlusScaledProductAndLeavesTheRestAlone) {

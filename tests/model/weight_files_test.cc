@@ -166,7 +166,7 @@ TEST_F(WeightFilesTest, AbsentFilesAreNamed) {
   EXPECT_EQ(error_of(dir_.path(), tiny()),
             folder_name() + ": neither model.safetensors nor model.safetensors.index.json is there");
   dir_.write("pytorch_model.bin", "x");
-  EXPECT_THAT(error_of(dir_.path(), tiny()), HasSubstr("pytorch_model.bin is a pickle"));
+  EXPECT_THAT(error_of(dir_.path(), tiny()), HasSubstr("pytorch_model.bin files are pickles"));
   EXPECT_THAT(error_of(dir_ / "absent", tiny()), HasSubstr("absent: not found"));
   dir_.write("model.safetensors.index.json", R"({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}})");
   EXPECT_EQ(error_of(dir_.path(), tiny()), folder_name() +
@@ -204,11 +204,23 @@ TEST_F(WeightFilesTest, IndexAndFilesMustAgree) {
 }
 
 TEST_F(WeightFilesTest, ShardsMayBeLinksAsInTheHubsCache) {
-  fs::create_directory(dir_ / "blobs");
-  fs::create_directory(dir_ / "snapshot");
-  write(dir_ / "blobs/abc", all_tensors(tiny()));
-  fs::create_symlink("../blobs/abc", dir_ / "snapshot/model.safetensors");
-  EXPECT_EQ(error_of(dir_ / "snapshot", tiny()), "");
+  const fs::path model = dir_ / "models--google--gemma-3-1b";
+  const fs::path snapshot = model / "snapshots/0123";
+  fs::create_directories(model / "blobs");
+  fs::create_directories(snapshot);
+  write(model / "blobs/abc", all_tensors(tiny()));
+  fs::create_symlink("../../blobs/abc", snapshot / "model.safetensors");
+  EXPECT_EQ(error_of(snapshot, tiny()), "");
+}
+
+TEST_F(WeightFilesTest, LinksOutOfTheFolderAreRefused) {
+  fs::create_directory(dir_ / "model");
+  write(dir_ / "elsewhere.safetensors", all_tensors(tiny()));
+  fs::create_symlink("../elsewhere.safetensors", dir_ / "model/model.safetensors");
+  EXPECT_THAT(error_of(dir_ / "model", tiny()), HasSubstr("outside the folder, and is not followed"));
+  fs::rename(dir_ / "model/model.safetensors", dir_ / "model/shard.safetensors");
+  dir_.write("model/model.safetensors.index.json", R"({"weight_map": {"a": "shard.safetensors"}})");
+  EXPECT_THAT(error_of(dir_ / "model", tiny()), HasSubstr("outside the folder, and is not followed"));
 }
 
 TEST_F(WeightFilesTest, TheDtypeOfAFolderIsThatOfMostOfItsNumbers) {

@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
-#include "data/files/file_system.h"
 #include "data/files/sha256.h"
+#include "data/files/utf8.h"
+#include "trainer/checkpoint/json_document.h"
 
 namespace gemma_sft {
 namespace {
@@ -18,31 +21,39 @@ using nlohmann::json;
 
 constexpr const char* kFormatName = "gemma-sft checkpoint";
 constexpr const char* kNamePrefix = "checkpoint-";
-constexpr uint64_t kMaxManifestBytes = 1 << 20;
 
 // Why a folder is no checkpoint of ours; becomes CheckpointVerdict::problem.
 struct Rejected : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Names as this program writes them: letters, digits and a few signs.
 bool is_plain_name(const std::string& name) {
-  return !name.empty() && name != "." && name != ".." && name.find_first_of(std::string_view("/\\\0", 3)) == name.npos;
+  const auto is_plain = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || std::strchr("._-+", c); };
+  return !name.empty() && name.size() < 200 && name != "." && name != ".." &&
+         std::all_of(name.begin(), name.end(), [&](char c) { return c != '\0' && is_plain(c); });
 }
 
-CheckpointManifest parse_manifest(const std::string& text) {
-  const json document = json::parse(text);
+std::string checked_digest(const std::string& text) {
+  if (text.size() == 64 && text.find_first_not_of("0123456789abcdef") == text.npos) return text;
+  throw Rejected(fmt::format("manifest.json: {} is not a SHA-256", quoted_excerpt(text, 80)));
+}
+
+CheckpointManifest parse_manifest(const json& document) {
   if (document.at("format") != kFormatName) throw Rejected("manifest.json: is not a checkpoint manifest");
   CheckpointManifest manifest;
-  manifest.version = document.at("version").get<int>();
-  if (manifest.version != kCheckpointVersion) {
-    throw Rejected(fmt::format("manifest.json: format version {}, this program reads version {}", manifest.version,
-                               kCheckpointVersion));
+  const int64_t version = whole_number(document.at("version"), "version", 1);
+  if (version != kCheckpointVersion) {
+    throw Rejected(
+        fmt::format("manifest.json: format version {}, this program reads version {}", version, kCheckpointVersion));
   }
+  manifest.version = static_cast<int>(version);
   manifest.run_id = document.at("run_id").get<std::string>();
-  manifest.step = document.at("step").get<int64_t>();
+  manifest.step = whole_number(document.at("step"), "step");
   for (const auto& [name, entry] : document.at("files").items()) {
-    if (!is_plain_name(name)) throw Rejected(fmt::format("manifest.json: {} is not a file name", json(name).dump()));
-    manifest.files[name] = {entry.at("bytes").get<uint64_t>(), entry.at("sha256").get<std::string>()};
+    if (!is_plain_name(name)) throw Rejected(fmt::format("manifest.json: {} is not a file name", quoted_excerpt(name)));
+    const int64_t bytes = whole_number(entry.at("bytes"), "bytes");
+    manifest.files[name] = {static_cast<uint64_t>(bytes), checked_digest(entry.at("sha256").get<std::string>())};
   }
   if (manifest.files.empty()) throw Rejected("manifest.json: names no file");
   return manifest;
@@ -66,10 +77,11 @@ CheckpointManifest verify_or_reject(const fs::path& folder) {
   if (fs::is_symlink(fs::symlink_status(folder))) throw Rejected("is a symbolic link, not a folder");
   if (!fs::is_directory(folder)) throw Rejected("is not a folder");
   const fs::path manifest_path = folder / kCheckpointManifestName;
-  if (!fs::exists(manifest_path)) {
+  if (!fs::exists(fs::symlink_status(manifest_path))) {
     throw Rejected("has no manifest.json: it was not completely written, or is being deleted");
   }
-  const CheckpointManifest manifest = parse_manifest(read_file(manifest_path, kMaxManifestBytes));
+  if (!fs::is_regular_file(fs::symlink_status(manifest_path))) throw Rejected("manifest.json: is not a plain file");
+  const CheckpointManifest manifest = parse_manifest(read_json_document(manifest_path));
   if (folder.filename() != checkpoint_name(manifest.step)) {
     throw Rejected(fmt::format("manifest.json: says step {}, the folder's name does not", manifest.step));
   }

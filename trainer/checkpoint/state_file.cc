@@ -2,20 +2,20 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <climits>
 #include <nlohmann/json.hpp>
 
 #include "configs/choice_names.h"
 #include "configs/error.h"
 #include "configs/load_config.h"
-#include "data/files/file_system.h"
+#include "trainer/checkpoint/json_document.h"
 
 namespace gemma_sft {
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-constexpr uint64_t kMaxStateBytes = 16 << 20;
 
 template <typename T>
 json or_null(const std::optional<T>& value) {
@@ -36,32 +36,33 @@ Precision precision_of(const std::string& name) {
 SavedState parse(const json& document) {
   SavedState saved;
   TrainState& state = saved.state;
-  state.step = document.at("step").get<int64_t>();
+  state.step = whole_number(document.at("step"), "step");
   const json& cursor = document.at("cursor");
-  state.cursor = {.epoch = cursor.at("epoch").get<int64_t>(),
-                  .step_in_epoch = cursor.at("step_in_epoch").get<int64_t>(),
-                  .position = cursor.at("position").get<int64_t>()};
+  state.cursor = {.epoch = whole_number(cursor.at("epoch"), "epoch"),
+                  .step_in_epoch = whole_number(cursor.at("step_in_epoch"), "step_in_epoch"),
+                  .position = whole_number(cursor.at("position"), "position")};
   state.epoch = document.at("epoch").get<double>();
   state.last_loss = number_or_nothing(document.at("last_loss"));
   state.last_eval_loss = number_or_nothing(document.at("last_eval_loss"));
   if (const json& best = document.at("best"); !best.is_null()) {
-    state.best = BestEvaluation{best.at("step").get<int64_t>(), best.at("loss").get<double>()};
+    state.best = BestEvaluation{whole_number(best.at("step"), "step"), best.at("loss").get<double>()};
   }
-  state.evaluated_step = document.at("evaluated_step").get<int64_t>();
-  state.evaluations_without_improvement = document.at("evaluations_without_improvement").get<int64_t>();
-  state.skipped_in_a_row = document.at("skipped_in_a_row").get<int64_t>();
+  state.evaluated_step = whole_number(document.at("evaluated_step"), "evaluated_step");
+  state.evaluations_without_improvement =
+      whole_number(document.at("evaluations_without_improvement"), "evaluations_without_improvement");
+  state.skipped_in_a_row = whole_number(document.at("skipped_in_a_row"), "skipped_in_a_row");
 
   const json& made_from = document.at("made_from");
   RunOrigin& origin = saved.origin;
   origin.precision = precision_of(made_from.at("precision").get<std::string>());
-  origin.total_steps = made_from.at("total_steps").get<int64_t>();
+  origin.total_steps = whole_number(made_from.at("total_steps"), "total_steps");
   origin.data_sha256 = made_from.at("data_sha256").get<std::string>();
   origin.validation_sha256 = made_from.at("validation_sha256").get<std::string>();
   origin.tokenizer_sha256 = made_from.at("tokenizer_sha256").get<std::string>();
   origin.model_sha256 = made_from.at("model_sha256").get<std::string>();
   origin.model_folder = made_from.at("model_folder").get<std::string>();
   origin.device = made_from.at("device").get<std::string>();
-  origin.threads = made_from.at("threads").get<int>();
+  origin.threads = static_cast<int>(std::min<int64_t>(whole_number(made_from.at("threads"), "threads"), INT_MAX));
   origin.versions = made_from.at("versions").get<std::map<std::string, std::string>>();
   return saved;
 }
@@ -101,7 +102,7 @@ std::string state_json(const TrainState& state, const RunOrigin& origin) {
 SavedState read_saved_state(const fs::path& checkpoint) {
   const fs::path path = checkpoint / kStateFileName;
   try {
-    const json document = json::parse(read_file(path, kMaxStateBytes));
+    const json document = read_json_document(path);
     SavedState saved = parse(document);
     LoadOptions nothing_else;  // the file as it was resolved then: no environment, no .env
     nothing_else.environment = [](const std::string&) { return std::nullopt; };

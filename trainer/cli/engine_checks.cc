@@ -5,8 +5,10 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <system_error>
 
 #include "configs/error.h"
+#include "data/files/input_file.h"
 #include "model/adapter_config.h"
 #include "model/gemma_config.h"
 #include "model/hub_cache.h"
@@ -19,7 +21,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_adapter(const fs::path& folder) { return fs::exists(folder / "adapter_config.json"); }
+bool is_adapter(const fs::path& folder) {
+  std::error_code unknown;  // a name too long for the system is that of no folder
+  return fs::exists(folder / "adapter_config.json", unknown);
+}
 
 // A model folder, a hub id, or a PEFT folder that says what its base is.
 void require_model(const std::string& model, const std::optional<std::string>& revision,
@@ -41,6 +46,11 @@ void require_model(const std::string& model, const std::optional<std::string>& r
 
 void require_input(const std::string& name, const std::string& file) {
   if (!fs::exists(file)) throw Error(ErrorKind::kData, fmt::format("Data file not found: {}; check {}", file, name));
+  try {
+    const InputFile readable(file);  // a pipe nobody writes to would never end
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kData, error.what());
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <new>
 #include <nlohmann/json.hpp>
 
@@ -110,6 +111,9 @@ int run_program(int argc, char** argv, const std::function<int(const CommandLine
   } catch (const std::bad_alloc&) {
     return report(early, exit_code(ErrorKind::kOutOfMemory),
                   "out of memory; give the machine more, or ask for less at once");
+  } catch (const std::filesystem::filesystem_error& error) {
+    return report(early, exit_code(ErrorKind::kIo),
+                  error.path1().string() + ": cannot be looked at: " + error.code().message());
   } catch (const std::exception& error) {
     return report(early, exit_code(ErrorKind::kInternal), std::string("internal error: ") + error.what());
   } catch (...) {

@@ -111,7 +111,7 @@ TEST(DatasetIndex, SkippingCountsEveryBadRowAndTellsOfEach) {
   EXPECT_EQ(index.train.size(), 1u);
   EXPECT_EQ(index.skipped_rows, 100'500);
   EXPECT_EQ(told, 100'500);
-  EXPECT_EQ(index.skipped.size(), 100'000u);  // the list is bounded, the counts are not
+  EXPECT_EQ(index.skipped.size(), DatasetIndex::kMaxSkippedKept);  // the list is bounded, the count is not
   EXPECT_EQ(index.rows_read, 100'501);
 }
 
@@ -142,9 +142,9 @@ TEST(DatasetIndex, ALongRowIsABadRecordUnlessOnLongSaysOtherwise) {
   const DatasetIndex cut = index_of(file, {.max_seq_length = length - 1, .on_long = OnLong::kTruncate});
   ASSERT_EQ(cut.train.size(), 2u);
   EXPECT_EQ(cut.train[1].tokens, length - 1);
-  EXPECT_EQ(cut.truncated_rows, 1);
-  EXPECT_EQ(cut.truncated_target_rows, 1);
-  EXPECT_EQ(cut.truncated_targets[0].line, 2);
+  EXPECT_EQ(cut.truncated.size(), 1u);
+  EXPECT_EQ(cut.truncated_targets.size(), 1u);
+  EXPECT_EQ(cut.truncated_targets[0], 2u);
   EXPECT_EQ(cut.skipped_rows, 0);
 }
 
@@ -172,8 +172,7 @@ TEST(DatasetIndex, TruncationThatCutsNoTargetIsToldApart) {
   const DatasetIndex index =
       index_of(file, {.format = DataFormat::kTokens, .max_seq_length = 3, .on_long = OnLong::kTruncate});
   EXPECT_EQ(index.train[0].tokens, 3u);
-  EXPECT_EQ(index.truncated_rows, 1);
-  EXPECT_EQ(index.truncated_target_rows, 0);
+  EXPECT_EQ(index.truncated.size(), 1u);
   EXPECT_TRUE(index.truncated_targets.empty());
 }
 
@@ -198,9 +197,9 @@ TEST(DatasetIndex, CountsAndNamesRowsThatSpellControlTokens) {
                       training_row("c", "x", "y <eos>") + training_row("d", "<b>x</b>", "<0x41>"));
   const DatasetIndex index = index_of(file);
   EXPECT_EQ(index.train.size(), 4u);
-  EXPECT_EQ(index.control_text_rows, 2);
-  EXPECT_EQ(index.control_text[0].line, 2);
-  EXPECT_EQ(index.control_text[1].line, 3);
+  EXPECT_EQ(index.control_text.size(), 2u);
+  EXPECT_EQ(index.control_text[0], 2u);
+  EXPECT_EQ(index.control_text[1], 3u);
 }
 
 TEST(DatasetIndex, ASecondBosFromParsedTextIsABadRecord) {

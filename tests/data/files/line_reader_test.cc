@@ -44,7 +44,7 @@ TEST(LineReader, AnEmptyFileHasNoLinesAndAFinalNewlineStartsNone) {
   EXPECT_EQ(all_lines(both).size(), 1u);
 }
 
-TEST(LineReader, AnOverlongLineIsMeasuredAndPassedOver) {
+TEST(LineReader, AnOverlongLineIsPassedOver) {
   const TempDir dir;
   LineReader reader(InputFile(dir.write("f", "ok\n123456\n12345\n1234567")), 5);
   const auto lines = all_lines(reader);
@@ -52,6 +52,20 @@ TEST(LineReader, AnOverlongLineIsMeasuredAndPassedOver) {
   expect_same(lines[1], {3, 2, 6, true, ""});
   expect_same(lines[2], {10, 3, 5, false, "12345"});
   expect_same(lines[3], {16, 4, 7, true, ""});
+}
+
+// Of a line beyond the limit nothing but its start is read, unless a line behind it is wanted.
+TEST(LineReader, AnOverlongLineIsNotReadToItsEnd) {
+  const TempDir dir;
+  const std::filesystem::path path = dir.write("f", "ok\n");
+  std::filesystem::resize_file(path, 1ull << 40);  // a line of a terabyte of NULs, sparse on the disk
+  LineReader reader(InputFile(path), 1 << 20);
+  EXPECT_EQ(reader.next()->text, "ok");
+  const auto line = reader.next();
+  EXPECT_TRUE(line->too_long);
+  EXPECT_EQ(line->number, 2);
+  EXPECT_LT(line->bytes, 4u << 20);
+  EXPECT_TRUE(reader.at(3, 2).too_long);
 }
 
 // Lines of all lengths around the reader's block (1 MiB) and its random-access read (8 KiB), compared with a plain

@@ -217,8 +217,7 @@ TEST(ExampleReader, AnOverlongLineIsOneBadRowAndTakesNoMemory) {
   ASSERT_TRUE(std::holds_alternative<Example>(reader.next()->content));
   const auto bad = reader.next();
   EXPECT_EQ(std::get<RowProblem>(bad->content).message,
-            path + ":2:1: row: expected at most 67108864 bytes in a line, found " +
-                std::to_string((256ull << 20) - good.size() - 1));
+            path + ":2:1: row: expected at most 67108864 bytes in a line, found more");
   EXPECT_EQ(std::get<Example>(reader.next()->content).place.line, 3);
   EXPECT_FALSE(reader.next());
   EXPECT_LT(peak_kilobytes() - before, 16 << 10);
