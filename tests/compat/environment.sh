@@ -41,7 +41,7 @@ if [ ! -e "$environment/complete" ]; then
   "${pip[@]}" ${links[@]+"${links[@]}"} --require-hashes --requirement "$torch_requirements" >&2
   "${pip[@]}" --requirement "$here/requirements.txt" >&2
   "$here/cuda_stand_ins.sh" "$environment/lib/python$version/site-packages" >&2
-  "$environment/bin/python" -c 'import torch, transformers, peft' >&2
+  "$environment/bin/python" -c 'import torch, transformers, peft, gguf; from trl import SFTTrainer' >&2
   touch "$environment/complete"
 fi
 printf '%s\n' "$environment/bin/python"

@@ -44,7 +44,7 @@ def words(count, rng):
     made = dict.fromkeys(text for pool in pools for text in pool if len(text) > 1)
     while len(made) < count:
         pool = pools[min(int(rng.expovariate(0.6)), len(pools) - 1)]
-        left, right = pool[int(len(pool) * rng.random() ** 3)], pool[int(len(pool) * rng.random() ** 3)]
+        left, right = pool[int(len(pool) * rng.random() ** 8)], pool[int(len(pool) * rng.random() ** 8)]
         text = left + right
         if not right.startswith(SPACE) and len(text) <= 16 and text not in made:
             made[text] = None

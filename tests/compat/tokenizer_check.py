@@ -1,20 +1,26 @@
 #!/usr/bin/env python3
-"""Compares the ids of `gemma-sft tokenize` with those of transformers for one model folder.
+"""Compares the ids of `gemma-sft tokenize` with those of transformers, and of sentencepiece, for one model folder.
 
-    python3 tests/compat/tokenizer_check.py --program build/release/bin/gemma-sft --model DIR [--texts FILE]
+    python3 tests/compat/tokenizer_check.py --program build/release/bin/gemma-sft --model DIR [--texts FILE] [--original FILE]
 
-DIR holds tokenizer.model, tokenizer.json and tokenizer_config.json. --texts adds the lines of a file to the built-in texts.
-Where transformers is not installed, the environment of environment.sh is made and used.
-Exit status 0: equal wherever they must be; the texts that may differ are those with a run of more than 31 spaces or with
-U+2581 in them, and each that does is printed.
+DIR holds tokenizer_config.json and tokenizer.model, or tokenizer.json, or both. The texts are those of tests/golden/tokens.py,
+random ones out of awkward parts, and random ones out of the vocabulary; --texts adds the lines of a file. --original is the
+tokenizer.model that DIR's tokenizer.json was made of: ids must be those of sentencepiece with that one, also of text read
+literally. Where transformers is not installed, the environment of environment.sh is made and used.
+Exit status 0: equal wherever they must be; the texts in which transformers may differ are those with a run of more than 31
+spaces or with U+2581 in them.
 """
 import argparse
 import json
 import os
+import pathlib
 import random
 import subprocess
 import sys
 import tempfile
+
+GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
+SPELT_OUT = ("<bos>", "<eos>", "<pad>", "<unk>")  # by sentencepiece alone
 
 
 def use_own_environment():
@@ -26,29 +32,79 @@ def use_own_environment():
 
 
 def built_in_texts():
-    texts = ["", " ", "Hello world", "What is 12345 + 678?", "a\n\nb\n\n\nc", "x  y   z    w", "    lead", "trail   ",
-             "\n", "\n" * 31, "\n" * 32, "\n" * 70, " " * 31, " " * 32, " " * 33, " " * 64, "a" + " " * 40 + "b",
-             "<start_of_turn>user\nhi<end_of_turn>\n", "<bos>hi", "<eos>", "<pad>", "<unk>", "<mask>",
-             "<unused0> <unused7><unused8>", "[multimodal]", "<b>bold</b>", "<table><tr>", "\t\ttab",
-             "caf\u00e9 na\u00efve", "\u65e5\u672c\u8a9e\u30c6\u30ad\u30b9\u30c8", "\U0001f600\U0001f44d\U0001f3fd",
-             "a\u2581b", "\u2581\u2581\u2581x", "\u2581\u2581 x", "e\u0301", "\u200bzero", "\u00a0nbsp\u3000x",
-             "\r\nwin", "<0x41>", "  \n  \n", "123 456", "Reasoning:\n1. step\nAnswer: 42", "<start_of_turn",
-             "< start_of_turn>", "<start_of_turn<start_of_turn>>", "\x01\x7f", "a" * 50, "hahahahaha", "the the the"]
+    sys.path.insert(0, str(GOLDEN))
+    import tokens
+
+    texts = tokens.texts()
     random.seed(1)
     parts = ["a", "e", "the", " ", "  ", "\n", "1", "<b>", "<start_of_turn>", "\u00e9", "\u65e5", "\U0001f600", ".", "?",
              "is", "What", "ing", "\u2581", "\t", "<unused1>", "<", "<bos>", "<eos>", "s", "t", "h", "in"]
     return texts + ["".join(random.choice(parts) for _ in range(random.randint(1, 30))) for _ in range(3000)]
 
 
-def our_ids(program, model, texts):
+def texts_of_pieces(tokenizer):
+    """Pieces in a row, so that neighbours are joined and cut anew."""
+    pieces = [piece.replace("\u2581", " ") for piece in tokenizer.get_vocab() if not piece.startswith("<")]
+    chosen = random.Random(2)
+    return ["".join(chosen.choices(pieces, k=chosen.randint(2, 60))) for _ in range(3000)]
+
+
+def our_ids(program, model, texts, *flags):
     with tempfile.TemporaryDirectory() as folder:
         source, target = os.path.join(folder, "texts.jsonl"), os.path.join(folder, "ids.jsonl")
         with open(source, "w", encoding="utf-8") as file:
             file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
-        subprocess.run([program, "tokenize", "--model", model, "--input", source, "--output", target,
-                        "--parse-control-tokens"], check=True)
+        subprocess.run([program, "tokenize", "--model", model, "--input", source, "--output", target, "--quiet", *flags],
+                       check=True)
         with open(target, encoding="utf-8") as file:
-            return [json.loads(line)["input_ids"] for line in file]
+            ids = [json.loads(line)["input_ids"] for line in file]
+    assert len(ids) == len(texts), "%d rows for %d texts" % (len(ids), len(texts))
+    return ids
+
+
+class Differences:
+    def __init__(self, pieces):
+        self.pieces, self.wrong, self.known = pieces, 0, 0
+
+    def add(self, text, ours, theirs, who, may_differ=False):
+        if ours == theirs:
+            return
+        self.known, self.wrong = self.known + may_differ, self.wrong + (not may_differ)
+        shown = (lambda value: value) if isinstance(ours, str) else self.pieces
+        if not may_differ and self.wrong <= 20:
+            print("WRONG %.200r\n  gemma-sft    %s\n  %-12s %s" % (text, shown(ours)[:60], who, shown(theirs)[:60]))
+
+
+def compare_with_original(arguments, texts, differences):
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    bytes = pathlib.Path(arguments.original).read_bytes()
+    plain = sentencepiece.SentencePieceProcessor(model_proto=bytes)
+    # The same without its control tokens: what literal text must be cut like.
+    kept = proto.ModelProto()
+    kept.ParseFromString(bytes)
+    tags = [form % tag for tag in tokens_module().TAGS for form in ("<%s>", "</%s>")]
+    pieces = [piece for piece in kept.pieces if piece.type != proto.ModelProto.SentencePiece.USER_DEFINED or
+              piece.piece[0] + piece.piece[-1] not in ("<>", "[]") or piece.piece in tags]
+    del kept.pieces[:]
+    kept.pieces.extend(pieces)
+    without = sentencepiece.SentencePieceProcessor(model_proto=kept.SerializeToString())
+    literal = our_ids(arguments.program, arguments.model, texts)
+    parsed = our_ids(arguments.program, arguments.model, texts, "--parse-control-tokens")
+    compared = 0
+    for text, ours, read in zip(texts, literal, parsed):
+        differences.add(text, ours, [plain.piece_to_id(piece) for piece in without.encode(text, out_type=str)], "literal")
+        if not any(token in text for token in SPELT_OUT):
+            differences.add(text, read, plain.encode(text), "sentencepiece")
+            compared += 1
+    print("  %d texts read literally and %d as sentencepiece reads them: %d wrong" % (len(texts), compared, differences.wrong))
+
+
+def tokens_module():
+    import tokens
+
+    return tokens
 
 
 def main():
@@ -56,40 +112,33 @@ def main():
     parser.add_argument("--program", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--texts")
+    parser.add_argument("--original")
     arguments = parser.parse_args()
     try:
         import transformers
     except ImportError:
         use_own_environment()
     tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.model)
-    texts = built_in_texts()
+    texts = built_in_texts() + texts_of_pieces(tokenizer)
     if arguments.texts:
         with open(arguments.texts, encoding="utf-8") as file:
             texts += [line.rstrip("\n") for line in file]
-    ours = our_ids(arguments.program, arguments.model, texts)
-    assert len(ours) == len(texts), "%d rows for %d texts" % (len(ours), len(texts))
-    wrong = allowed = 0
+    differences = Differences(tokenizer.convert_ids_to_tokens)
+    ours = our_ids(arguments.program, arguments.model, texts, "--parse-control-tokens")
     for text, ids in zip(texts, ours):
         theirs = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if ids == theirs:
-            continue
-        may_differ = " " * 32 in text or "\u2581" in text
-        allowed, wrong = allowed + may_differ, wrong + (not may_differ)
-        if allowed + wrong <= 20:
-            print("%s %r\n  gemma-sft    %s\n  transformers %s" % ("known" if may_differ else "WRONG", text,
-                                                              tokenizer.convert_ids_to_tokens(ids),
-                                                              tokenizer.convert_ids_to_tokens(theirs)))
-    messages = [{"role": "system", "content": " S "}, {"role": "user", "content": "\u00a0hi "},
-                {"role": "assistant", "content": " yo\n"}, {"role": "user", "content": "x"}]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    expected = ("<bos><start_of_turn>user\n S \n\nhi<end_of_turn>\n<start_of_turn>model\nyo<end_of_turn>\n"
-                "<start_of_turn>user\nx<end_of_turn>\n<start_of_turn>model\n")
-    if rendered != expected:
-        wrong += 1
-        print("WRONG chat template: %r" % rendered)
-    print("%d texts: %d wrong, %d known differences (transformers %s)" % (len(texts), wrong, allowed,
-                                                                        transformers.__version__))
-    sys.exit(1 if wrong else 0)
+        differences.add(text, ids, theirs, "transformers", " " * 32 in text or "\u2581" in text)
+    if tokenizer.chat_template:
+        messages = [{"role": "system", "content": " S "}, {"role": "user", "content": "\u00a0hi "},
+                    {"role": "assistant", "content": " yo\n"}, {"role": "user", "content": "x"}]
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        differences.add("the chat template", rendered, "<bos><start_of_turn>user\n S \n\nhi<end_of_turn>\n<start_of_turn>model\n"
+                        "yo<end_of_turn>\n<start_of_turn>user\nx<end_of_turn>\n<start_of_turn>model\n", "expected")
+    print("  %d texts: %d wrong, %d known differences (transformers %s)" % (len(texts), differences.wrong, differences.known,
+                                                                          transformers.__version__))
+    if arguments.original:
+        compare_with_original(arguments, texts, differences)
+    sys.exit(1 if differences.wrong else 0)
 
 
 if __name__ == "__main__":

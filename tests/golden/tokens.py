@@ -1,6 +1,7 @@
 """tokens/: a tokenizer with Gemma's settings, and what sentencepiece and transformers make of awkward text with it.
 
   tokenizer.model  trained here by the sentencepiece library from the corpus of the demo and a few lines below
+  tokenizer.json   what transformers saves after reading it
   cases.json       "texts": {text, literal: ids of the same model with its control tokens taken out, parsed: ids that
                    transformers gives}; where transformers is known to part from sentencepiece, parsed holds sentencepiece's
                    ids and transformers its own. "conversations": {turns, parsed_ids, parsed_mask: from transformers'
@@ -116,6 +117,8 @@ class Readers:
                 {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>",
                  "unk_token": "<unk>", "mask_token": "<mask>"}))
             self.transformers = transformers.AutoTokenizer.from_pretrained(folder)
+            self.transformers.save_pretrained(folder / "saved")
+            self.saved = json.loads((folder / "saved" / "tokenizer.json").read_text(encoding="utf-8"))
         self.transformers.chat_template = TEMPLATE
 
     def literal(self, text):
@@ -171,6 +174,7 @@ def make(folder):
     found = [text_case(readers, text) for text in texts()]
     talks = [conversation_case(readers, turns) for turns in conversations()]
     compact = lambda case: json.dumps(case, ensure_ascii=False, separators=(",", ":"))
+    (folder / "tokenizer.json").write_text(compact(readers.saved) + "\n", encoding="utf-8")
     with open(folder / "cases.json", "w", encoding="utf-8") as file:
         file.write('{"texts":[\n' + ",\n".join(map(compact, found)))
         file.write('\n],"conversations":[\n' + ",\n".join(map(compact, talks)) + "\n]}\n")

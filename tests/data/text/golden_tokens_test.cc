@@ -1,5 +1,5 @@
 // tests/golden/tokens: ids of awkward text, read literally and as transformers reads it, and ids and masks of
-// conversations.
+// conversations; with the tokenizer that sentencepiece trained, and with the one rebuilt from what transformers saves.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -17,27 +17,30 @@ namespace {
 
 const std::filesystem::path kFolder = std::filesystem::path(GEMMA_SFT_SOURCE_DIR) / "tests/golden/tokens";
 
-class GoldenTokens : public ::testing::Test {
+class GoldenTokens : public ::testing::TestWithParam<const char*> {
  protected:
   static const nlohmann::json& cases() {
     static const nlohmann::json parsed = nlohmann::json::parse(std::ifstream(kFolder / "cases.json"));
     return parsed;
   }
-  std::shared_ptr<const Tokenizer> tokenizer_ = Tokenizer::load(kFolder);
+  std::shared_ptr<const Tokenizer> tokenizer_ = Tokenizer::load(kFolder / GetParam());
 };
+
+INSTANTIATE_TEST_SUITE_P(File, GoldenTokens, ::testing::Values("tokenizer.model", "tokenizer.json"),
+                         [](const auto& file) { return std::string(file.param).substr(10); });
 
 std::vector<int32_t> ids_of(const nlohmann::json& value) { return value.get<std::vector<int32_t>>(); }
 
 std::string start_of(const std::string& text) { return text.substr(0, 60); }
 
-TEST_F(GoldenTokens, TextReadLiterally) {
+TEST_P(GoldenTokens, TextReadLiterally) {
   for (const auto& item : cases().at("texts")) {
     const auto text = item.at("text").get<std::string>();
     EXPECT_EQ(tokenizer_->encode_literal(text), ids_of(item.at("literal"))) << start_of(text);
   }
 }
 
-TEST_F(GoldenTokens, TextReadAsTransformersReadsIt) {
+TEST_P(GoldenTokens, TextReadAsTransformersReadsIt) {
   size_t long_words = 0, as_transformers = 0, with_control_tokens = 0;
   for (const auto& item : cases().at("texts")) {
     const auto text = item.at("text").get<std::string>();
@@ -55,7 +58,7 @@ TEST_F(GoldenTokens, TextReadAsTransformersReadsIt) {
   EXPECT_GE(with_control_tokens, 200u);
 }
 
-TEST_F(GoldenTokens, DecodingGivesTheTextBack) {
+TEST_P(GoldenTokens, DecodingGivesTheTextBack) {
   for (const auto& item : cases().at("texts")) {
     auto text = item.at("text").get<std::string>();
     const std::string decoded = tokenizer_->decode(ids_of(item.at("literal")));
@@ -66,7 +69,7 @@ TEST_F(GoldenTokens, DecodingGivesTheTextBack) {
   }
 }
 
-TEST_F(GoldenTokens, ConversationsAndTheirMasks) {
+TEST_P(GoldenTokens, ConversationsAndTheirMasks) {
   for (const auto& item : cases().at("conversations")) {
     std::vector<Turn> turns;
     for (const auto& turn : item.at("turns")) {
