@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
+#include "data/files/file_system.h"
 #include "data/files/safetensors.h"
 #include "tests/testing/failing_file_system.h"
 #include "tests/trainer/send_signal.h"
@@ -71,6 +72,20 @@ TEST_F(RunTrainingTest, leaves_what_the_documentation_says) {
   EXPECT_EQ(observer_.total_steps, 18);
   EXPECT_EQ(observer_.finished, 1);
   EXPECT_EQ(observer_.checkpoints.size(), 9u);
+}
+
+TEST_F(RunTrainingTest, a_base_with_tokenizer_json_alone_trains_alike_and_keeps_its_files) {
+  train({"training.max_steps=4"}, "with-model");
+  fs::remove(tiny_.base_model() / "tokenizer.model");
+  fs::copy_file(fs::path(GEMMA_SFT_SOURCE_DIR) / "tests/data/fixtures/tiny_tokenizer.json",
+                tiny_.base_model() / "tokenizer.json");
+  train({"training.max_steps=4"}, "with-json");
+  const fs::path result = tiny_.run_folder("with-json") / "final_model";
+  EXPECT_THAT(names_in(result),
+              ElementsAre("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"));
+  EXPECT_EQ(read_file(result / "tokenizer.json"), read_file(tiny_.base_model() / "tokenizer.json"));
+  EXPECT_EQ(read_file(result / "model.safetensors"),
+            read_file(tiny_.run_folder("with-model") / "final_model/model.safetensors"));
 }
 
 TEST_F(RunTrainingTest, the_rows_of_metrics_hold_what_each_step_did) {
