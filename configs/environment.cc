@@ -193,6 +193,12 @@ const std::vector<EnvironmentVariable>& environment_variables() {
       {"TUNIX_PROJECT_ID", "tunix.project_id", "Project that jobs belong to."},
       {"TUNIX_MODE", "", "mock (what unset means) or real; anything else is an error."},
       {"TUNIX_API_KEY", "", "Secret: key of the job service. Never accepted in YAML or flags."},
+      {"TUNIX_CA_FILE", "", "Certificates (PEM) to trust for the job service instead of the system's."},
+      {"TUNIX_RETRY_SECONDS", "", "How long a call to the job service is tried again, 0 to 86400; unset: 300."},
+      {"TUNIX_MOCK_SCENARIO", "",
+       "How a job ends in mock mode: success (what unset means), job_failed, job_timeout, job_cancelled, "
+       "out_of_memory, "
+       "invalid_api_key, quota_exceeded."},
       {"DATABASE_URL", "", "Secret: PostgreSQL address, needed only when traces are read from the database."},
   };
   return variables;

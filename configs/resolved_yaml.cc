@@ -46,9 +46,9 @@ std::string print(const RunConfig& config, bool with_output) {
     text +=
         std::string(2 * depth, ' ') + setting.key.substr(section.size() + 1) + ": " + yaml_text(setting, value) + "\n";
   }
-  const TunixSection& tunix = config.tunix;
-  const bool tunix_is_empty = !tunix.api_base_url && !tunix.project_id && !tunix.experiment_name;
-  if (tunix.present && tunix_is_empty) text += "tunix: {}\n";
+  TunixSection nothing_but_present;
+  nothing_but_present.present = true;
+  if (config.tunix == nothing_but_present) text += "tunix: {}\n";
   return text;
 }
 

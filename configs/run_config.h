@@ -98,6 +98,10 @@ struct TunixSection {
   std::optional<std::string> api_base_url;
   std::optional<std::string> project_id;
   std::optional<std::string> experiment_name;
+  std::optional<bool> spot;                 // may be preempted, costs less
+  std::optional<int64_t> timeout_seconds;   // after which the service ends the job
+  std::optional<double> max_cost_usd;       // more than this is not submitted, and the service stops there
+  std::optional<int64_t> keep_checkpoints;  // of the job; empty: output.keep_checkpoints
   bool operator==(const TunixSection&) const = default;
 };
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "configs/error.h"
+#include "trainer/stop_signal.h"
 
 namespace gemma_sft {
 namespace {
@@ -96,6 +97,31 @@ TrainPlan make_plan(const RunConfig& config, const DatasetIndex& index, int64_t 
                    .warmup_steps = plan.warmup_steps,
                    .total_steps = plan.total_steps};
   return plan;
+}
+
+int64_t choose_max_seq_length(const RunConfig& config, int64_t model_maximum) {
+  constexpr int64_t kDefault = 2048;
+  const int64_t asked = config.model.max_seq_length.value_or(std::min(model_maximum, kDefault));
+  if (asked > model_maximum) {
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("model.max_seq_length: {} is more than the model's maximum of {}; lower it", asked, model_maximum));
+  }
+  return asked;
+}
+
+IndexOptions make_index_options(const RunConfig& config, int64_t vocab_size, int64_t max_seq_length) {
+  IndexOptions options;
+  options.format = config.dataset.format;
+  options.max_seq_length = max_seq_length;
+  options.on_bad_record = config.dataset.on_bad_record;
+  options.on_long = config.dataset.on_long;
+  options.max_samples = config.dataset.max_samples;
+  options.parse_control_tokens = config.dataset.parse_control_tokens;
+  options.validation_fraction = config.dataset.validation_fraction;
+  options.vocab_size = vocab_size;
+  options.stop_requested = [] { return stop_signal() != 0; };
+  return options;
 }
 
 std::optional<int64_t> count_steps(const TrainingSection& training, std::optional<int64_t> rows) {

@@ -31,6 +31,13 @@ struct TrainPlan {
 // when the plan has no step.
 TrainPlan make_plan(const RunConfig& config, const DatasetIndex& index, int64_t max_seq_length, int64_t pad_id);
 
+// Tokens that a row may have: what is asked for, else the model's maximum or 2048, the smaller. Throws Error(kUsage)
+// when more is asked for than the model has places.
+int64_t choose_max_seq_length(const RunConfig& config, int64_t model_maximum);
+
+// How the rows of this run are read; `vocab_size` is the model's.
+IndexOptions make_index_options(const RunConfig& config, int64_t vocab_size, int64_t max_seq_length);
+
 // Optimizer steps of a run over `rows` rows: max_steps, else ceil(num_epochs * steps per epoch), as transformers counts
 // them. nullopt when it takes the data to know: no max_steps, and rows are unknown or micro-batches are filled by
 // tokens.

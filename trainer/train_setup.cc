@@ -21,18 +21,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kDefaultMaxSequence = 2048;
-
-int64_t max_sequence(const RunConfig& config, const GemmaConfig& model) {
-  const int64_t limit = model.max_position_embeddings;
-  const int64_t asked = config.model.max_seq_length.value_or(std::min(limit, kDefaultMaxSequence));
-  if (asked > limit) {
-    throw Error(ErrorKind::kUsage,
-                fmt::format("model.max_seq_length: {} is more than the model's maximum of {}; lower it", asked, limit));
-  }
-  return asked;
-}
-
 std::optional<fs::path> find_manifest(const RunConfig& config, const fs::path& config_file, RunObserver& observer) {
   if (!config.dataset.manifest_path) return std::nullopt;
   const std::string& configured = *config.dataset.manifest_path;
@@ -56,20 +44,6 @@ fs::path require_training_rows(const RunConfig& config, const std::optional<fs::
 fs::path require_validation_file(const std::string& configured, const fs::path& config_file) {
   if (const auto found = find_configured_path(configured, config_file)) return *found;
   throw Error(ErrorKind::kData, fmt::format("Dataset file not found: {} (dataset.validation_path)", configured));
-}
-
-IndexOptions index_options(const RunConfig& config, const GemmaConfig& model, int64_t max_seq_length) {
-  IndexOptions options;
-  options.format = config.dataset.format;
-  options.max_seq_length = max_seq_length;
-  options.on_bad_record = config.dataset.on_bad_record;
-  options.on_long = config.dataset.on_long;
-  options.max_samples = config.dataset.max_samples;
-  options.parse_control_tokens = config.dataset.parse_control_tokens;
-  options.validation_fraction = config.dataset.validation_fraction;
-  options.vocab_size = model.vocab_size;
-  options.stop_requested = [] { return stop_signal() != 0; };
-  return options;
 }
 
 std::string name_places(const std::string& file, const std::vector<uint32_t>& lines) {
@@ -126,8 +100,8 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
   observer.on_note(
       fmt::format("base model: {}; device: {}", setup.model_folder.string(), describe_device(setup.device)));
 
-  const int64_t max_seq_length = max_sequence(config, setup.model_config);
-  IndexOptions options = index_options(config, setup.model_config, max_seq_length);
+  const int64_t max_seq_length = choose_max_seq_length(config, setup.model_config.max_position_embeddings);
+  IndexOptions options = make_index_options(config, setup.model_config.vocab_size, max_seq_length);
   options.on_skipped = on_skipped;
   setup.index = std::make_shared<DatasetIndex>(index_dataset(rows.string(), *setup.tokenizer, options));
   if (stop_signal() != 0) return setup;

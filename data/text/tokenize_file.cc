@@ -130,14 +130,14 @@ class FileTokenizer {
   const ControlTokens mode_;
 };
 
-std::string to_json_line(const TokenizedExample& tokenized) {
+}  // namespace
+
+std::string token_row_line(const TokenizedExample& tokenized) {
   fmt::memory_buffer out;
   fmt::format_to(std::back_inserter(out), "{{\"id\": {}, \"input_ids\": [{}], \"loss_mask\": [{}]}}\n",
                  json_quoted(tokenized.id), fmt::join(tokenized.input_ids, ", "), fmt::join(tokenized.loss_mask, ", "));
   return fmt::to_string(out);
 }
-
-}  // namespace
 
 TokenizeCounts tokenize_file(const std::string& input, const Tokenizer& tokenizer, const TokenizeOptions& options,
                              const std::function<void(std::string_view)>& write) {
@@ -156,7 +156,7 @@ TokenizeCounts tokenize_file(const std::string& input, const Tokenizer& tokenize
     }
     if (line->text.find_first_not_of(" \t\r\v\f") == std::string::npos) continue;
     const auto [tokenized, spells_control_token] = file_tokenizer.tokenize(line->text, line->number);
-    write(to_json_line(tokenized));
+    write(token_row_line(tokenized));
     ++counts.rows;
     counts.tokens += static_cast<int64_t>(tokenized.input_ids.size());
     counts.target_tokens += std::count(tokenized.loss_mask.begin(), tokenized.loss_mask.end(), uint8_t{1});

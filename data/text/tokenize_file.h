@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "data/records/example.h"
 #include "data/text/tokenizer.h"
 
 namespace gemma_sft {
@@ -27,6 +28,9 @@ struct TokenizeCounts {
   int64_t target_tokens = 0;
   int64_t control_text_rows = 0;  // rows whose contents spell a control token
 };
+
+// The row as one line of format `tokens`, with its '\n'.
+std::string token_row_line(const TokenizedExample& tokenized);
 
 // `write` gets one line after the other, each with its '\n'; what it throws goes through. Throws Error(kData) with
 // file:line:column at the first row that cannot be tokenised.

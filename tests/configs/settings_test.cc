@@ -105,14 +105,15 @@ size_t fields_of_run_config() {
   const auto& [rank, alpha, dropout, modules, rslora, from] = config.lora;
   const auto& [every, best, patience] = config.evaluation;
   const auto& [run_dir, checkpoint, keep, dtype] = config.output;
-  const auto& [present, url, project, experiment] = config.tunix;
+  const auto& [present, url, project, experiment, spot, timeout, most_usd, kept] = config.tunix;
   const auto count = [](const auto&... fields) { return sizeof...(fields); };
   return count(base_model, revision, max_seq_length, accelerator, region) +
          count(manifest, data, format, validation, fraction, bad, on_long, samples, control) +
          count(steps, epochs, size, tokens, accumulation, rate, scheduler, floor, warm, ratio, decay, beta1, beta2,
                epsilon, norm, seed, precision, shuffle, packing, checkpointing, deterministic, nonfinite, optimizer) +
          count(rank, alpha, dropout, modules, rslora, from) + count(every, best, patience) +
-         count(run_dir, checkpoint, keep, dtype) + count(present, url, project, experiment);
+         count(run_dir, checkpoint, keep, dtype) +
+         count(present, url, project, experiment, spot, timeout, most_usd, kept);
 }
 
 TEST(Settings, EveryFieldOfRunConfigHasOneRow) {
@@ -191,7 +192,11 @@ TEST(Settings, TheKeysOfTheIssueAreTheKeysOfTheTable) {
                                              "output.model_dtype",
                                              "tunix.api_base_url",
                                              "tunix.project_id",
-                                             "tunix.experiment_name"};
+                                             "tunix.experiment_name",
+                                             "tunix.spot",
+                                             "tunix.timeout_seconds",
+                                             "tunix.max_cost_usd",
+                                             "tunix.keep_checkpoints"};
   EXPECT_EQ(setting_keys(), expected);
 }
 

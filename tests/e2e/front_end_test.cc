@@ -64,14 +64,11 @@ TEST(FrontEnd, ADryRunMakesNothingAndShowsItsWarningsOnStderr) {
   EXPECT_THAT(result.out, Not(HasSubstr("warning")));
 }
 
-TEST(FrontEnd, TheProductionConfigurationPassesTheDryRunAndIsRefusedByTrainByName) {
+TEST(FrontEnd, TheProductionConfigurationPassesTheDryRun) {
   const ProcessResult dry =
       gemma_sft_run({"train", "--config", "configs/sft_production.yaml", "--dry-run"}, kInRepository);
   EXPECT_EQ(dry.exit_code, 0) << dry.err;
   EXPECT_THAT(dry.out, HasSubstr("✅ Output dir: gs://tunix-rt-artifacts/training_runs/run_"));
-  const ProcessResult real = gemma_sft_run({"train", "--config", "configs/sft_production.yaml"}, kInRepository);
-  EXPECT_EQ(real.exit_code, 2);
-  EXPECT_THAT(real.err, HasSubstr("tunix"));
 }
 
 TEST(FrontEnd, WithoutAManifestTheSecondLineNamesTheDataFile) {
@@ -166,12 +163,6 @@ TEST(FrontEnd, TheLinksAcceptThePipelinesCommandLines) {
   const ProcessResult missing = run_process({program("train_sft_tunix")});
   EXPECT_EQ(missing.exit_code, 2);
   EXPECT_THAT(missing.err, HasSubstr("required"));
-  const ProcessResult watch = run_process({program("eval_generate"), "--job-id", "job_abc123xyz", "--watch"});
-  EXPECT_EQ(watch.exit_code, 2);
-  EXPECT_THAT(watch.err, HasSubstr("job_abc123xyz"));
-  const ProcessResult download =
-      run_process({program("eval_generate"), "--job-id", "job_abc123xyz", "--download", "--output-dir", "artifacts/m"});
-  EXPECT_EQ(download.exit_code, 2);
   const ProcessResult absent =
       run_process({program("eval_generate"), "--model", "gone", "--eval-set", "gone.jsonl", "--output", "o.jsonl"});
   EXPECT_EQ(absent.exit_code, 3);

@@ -83,11 +83,33 @@ const std::vector<CommandHelp>& command_helps() {
        "Everything is computed in fp32, also where the weights are stored as bf16. Exit code 15: a number is beyond "
        "the\n"
        "tolerance of its case."},
+      {"jobs list",
+       "jobs of the training service, newest first",
+       {"jobs list", "jobs list --state running"},
+       "[options]"},
+      {"jobs show", "one job: state, progress, cost", {"jobs show job_abc123xyz"}, "ID [options]"},
+      {"jobs watch",
+       "follow a job until it ends",
+       {"jobs watch job_abc123xyz"},
+       "ID [options]",
+       "Ctrl-C detaches; the job goes on. The exit code says how it ended."},
+      {"jobs cancel", "end a job", {"jobs cancel job_abc123xyz"}, "ID [options]"},
+      {"jobs download",
+       "fetch the model of a finished job",
+       {"jobs download job_abc123xyz --output-dir models/first"},
+       "ID --output-dir DIR [options]",
+       "DIR appears when every file is there and has the right digest; started again, it goes on where it stopped."},
+      {"jobs estimate",
+       "steps, tokens, memory, hours and cost of a job",
+       {"jobs estimate --config my.yaml", "jobs estimate --config my.yaml --prices accelerators.json --json"},
+       "--config FILE [options]"},
+      {"auth test", "does the job service accept the key?", {"auth test"}, "[options]"},
+      {"quota", "accelerators that are free for a project", {"quota --accelerator tpu-v3-8"}, "[options]"},
       {"eval_generate",
        "answers to an evaluation set as traces, or a job of a training service",
        {"--model runs/first/final_model --eval-set eval_v1.jsonl --output eval_after.jsonl"},
        "(--model DIR --eval-set FILE --output FILE | --job-id ID (--watch | --download --output-dir DIR))",
-       "The job service behind --job-id is not part of this version; it is refused by name.",
+       "--job-id speaks to the job service, as gemma-sft jobs watch and jobs download do.",
        false},
   };
   return table;
@@ -114,8 +136,11 @@ std::string overview() {
          "\noptions:\n"
          "  -h, --help       this text; after a command: help on that command\n"
          "  --version        version of the program; with --json as one JSON object\n"
-         "\nexit codes: 0 ok, 2 usage or configuration, 3 data, 9 input/output, 11 memory, 12 model, 13 checkpoint,\n"
-         "14 non-finite numbers, 15 selftest beyond its tolerance, 70 internal error, 128 + n stopped by signal n\n";
+         "\nexit codes: 0 ok, 2 usage or configuration, 3 data, 4 authentication, 5 quota or cost, 6 job failed, 7 "
+         "job\n"
+         "cancelled, 8 timeout, 9 input/output, 10 job service, 11 memory, 12 model, 13 checkpoint, 14 non-finite "
+         "numbers,\n"
+         " 15 selftest beyond its tolerance, 70 internal error, 128 + n stopped by signal n\n";
 }
 
 std::string group_help(const std::string& group) {

@@ -30,7 +30,15 @@ const std::map<std::string, ParseFunction>& parsers() {
                                                              {"eval", parse_eval},
                                                              {"export", parse_export},
                                                              {"model init", parse_model_init},
-                                                             {"eval_generate", parse_eval_generate}};
+                                                             {"eval_generate", parse_eval_generate},
+                                                             {"jobs list", parse_jobs_list},
+                                                             {"jobs show", parse_jobs_show},
+                                                             {"jobs watch", parse_jobs_watch},
+                                                             {"jobs cancel", parse_jobs_cancel},
+                                                             {"jobs download", parse_jobs_download},
+                                                             {"jobs estimate", parse_jobs_estimate},
+                                                             {"auth test", parse_auth_test},
+                                                             {"quota", parse_quota}};
   return table;
 }
 

@@ -13,6 +13,7 @@
 
 #include "configs/load_config.h"
 #include "trainer/run_training.h"
+#include "trainer/tunix/job.h"
 
 namespace gemma_sft {
 
@@ -30,6 +31,9 @@ struct HelpArguments {
 
 struct VersionArguments {};
 
+// Which engine trains: this machine, or a job of a training service.
+enum class Backend { kAuto, kNative, kTunix };
+
 struct TrainArguments {
   std::string config;
   bool dry_run = false;
@@ -39,6 +43,11 @@ struct TrainArguments {
   std::optional<std::string> output;  // the run folder itself
   std::optional<std::string> run_id;
   std::set<AllowedChange> allowed_changes;
+  Backend backend = Backend::kAuto;     // auto: tunix where the configuration has a tunix: section
+  std::optional<std::string> base_url;  // of the job service
+  std::optional<std::string> prices;    // a price table
+  bool wait = true;                     // for the job to end
+  bool download = true;                 // its model, when it has ended
 };
 
 struct ConfigSchemaArguments {};
@@ -152,10 +161,30 @@ struct EvalGenerateArguments {
   std::string device = "auto";
 };
 
-using CommandArguments = std::variant<HelpArguments, VersionArguments, TrainArguments, ConfigSchemaArguments,
-                                      ConfigShowArguments, ConfigExplainArguments, TokenizeArguments, ExplainArguments,
-                                      VerifyArguments, SelftestArguments, TokenizerTrainArguments, GenerateArguments,
-                                      EvalArguments, ExportArguments, ModelInitArguments, EvalGenerateArguments>;
+enum class JobsVerb { kList, kShow, kWatch, kCancel, kDownload, kEstimate, kAuthTest, kQuota };
+
+// `jobs ...`, `auth test` and `quota`. Which fields a verb has, parse_jobs.cc says.
+struct JobsArguments {
+  JobsVerb verb = JobsVerb::kList;
+  std::optional<std::string> id;
+  std::optional<std::string> output_dir;
+  std::optional<std::string> base_url;
+  std::optional<std::string> project_id;
+  std::optional<std::string> accelerator;
+  std::optional<std::string> region;
+  std::optional<std::string> experiment;
+  std::optional<JobState> state;
+  int64_t limit = 20;
+  std::optional<std::string> config;
+  std::vector<Assignment> assignments;
+  std::optional<std::string> prices;
+};
+
+using CommandArguments =
+    std::variant<HelpArguments, VersionArguments, TrainArguments, ConfigSchemaArguments, ConfigShowArguments,
+                 ConfigExplainArguments, TokenizeArguments, ExplainArguments, VerifyArguments, SelftestArguments,
+                 TokenizerTrainArguments, GenerateArguments, EvalArguments, ExportArguments, ModelInitArguments,
+                 EvalGenerateArguments, JobsArguments>;
 
 struct CommandLine {
   CommonArguments common;

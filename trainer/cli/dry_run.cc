@@ -39,10 +39,8 @@ std::vector<std::string> find_warnings(const TrainRequest& request, const Datase
     const std::vector<std::string> about_plan = plan_warnings(config, *steps);
     warnings.insert(warnings.end(), about_plan.begin(), about_plan.end());
   }
-  if (wants_job_service(config)) {
-    warnings.push_back(
-        "the configuration asks for a Tunix job service or a bucket, which are not part of this version: train refuses "
-        "it");
+  if (config.output.run_dir.starts_with("gs://") && !wants_job_service(config)) {
+    warnings.push_back("output.run_dir is a bucket: train on this machine cannot write there and refuses it");
   }
   return warnings;
 }

@@ -97,13 +97,6 @@ void check_selftest(const SelftestArguments& arguments) {
 }
 
 void check_eval_generate(const EvalGenerateArguments& arguments) {
-  if (arguments.job_id) {
-    throw Error(
-        ErrorKind::kUsage,
-        fmt::format("--job-id {}: watching and downloading jobs of a training service is not part of this version; a "
-                    "run on this machine leaves its model in run_<id>/final_model",
-                    *arguments.job_id));
-  }
   require_input("--eval-set", *arguments.eval_set);
   RowWriter::require_place(arguments.output);
   require_device(arguments.device);

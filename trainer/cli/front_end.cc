@@ -11,6 +11,7 @@
 #include "trainer/cli/program.h"
 #include "trainer/cli/selftest_script.h"
 #include "trainer/cli/start_engine.h"
+#include "trainer/cli/train_request.h"
 
 namespace gemma_sft {
 namespace {
@@ -31,6 +32,7 @@ class FrontEnd {
 
   int operator()(const TrainArguments& arguments) const {
     if (arguments.dry_run) return run_dry_run(arguments, output_);
+    if (goes_to_job_service(arguments)) start_jobs_program(words_);
     check_train(arguments);
     start_engine(words_);
   }
@@ -55,9 +57,11 @@ class FrontEnd {
     start_engine(words_);
   }
   int operator()(const EvalGenerateArguments& arguments) const {
+    if (arguments.job_id) start_jobs_program(words_);
     check_eval_generate(arguments);
     start_engine(words_);
   }
+  int operator()(const JobsArguments&) const { start_jobs_program(words_); }
   int operator()(const ConfigSchemaArguments&) const { return run_config_schema(output_); }
   int operator()(const ConfigShowArguments& arguments) const { return run_config_show(arguments, output_); }
   int operator()(const ConfigExplainArguments& arguments) const { return run_config_explain(arguments, output_); }

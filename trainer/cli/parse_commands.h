@@ -30,4 +30,14 @@ CommandLine parse_export(const std::string& program, const Words& rest);
 CommandLine parse_verify(const std::string& program, const Words& rest);
 CommandLine parse_selftest(const std::string& program, const Words& rest);
 
+// parse_jobs.cc
+CommandLine parse_jobs_list(const std::string& program, const Words& rest);
+CommandLine parse_jobs_show(const std::string& program, const Words& rest);
+CommandLine parse_jobs_watch(const std::string& program, const Words& rest);
+CommandLine parse_jobs_cancel(const std::string& program, const Words& rest);
+CommandLine parse_jobs_download(const std::string& program, const Words& rest);
+CommandLine parse_jobs_estimate(const std::string& program, const Words& rest);
+CommandLine parse_auth_test(const std::string& program, const Words& rest);
+CommandLine parse_quota(const std::string& program, const Words& rest);
+
 }  // namespace gemma_sft

@@ -21,7 +21,7 @@ std::vector<Assignment> set_assignments(const CommandParser& parser) {
 CommandLine parse_train(const std::string& program, const Words& rest) {
   static const std::map<std::string, std::string> keys = {
       {"--data", "dataset.data_path"}, {"--output-dir", "output.run_dir"}, {"--max-samples", "dataset.max_samples"}};
-  bool dry_run = false;
+  bool dry_run = false, no_wait = false, no_download = false;
   return run_parser(
       program, "train", rest,
       [&](CommandParser& parser) {
@@ -38,6 +38,13 @@ CommandLine parse_train(const std::string& program, const Words& rest) {
         parser.text("--run-id", "ID", "name of the run (default: 12 hex digits of the configuration's SHA-256)");
         parser.text("--max-samples", "N", "train on the first N good rows: stands for dataset.max_samples");
         parser.texts("--allow-changed", "WHAT", "continue although data, config or tokenizer changed; may be repeated");
+        parser.text("--backend", "NAME",
+                    "native: this machine; tunix: a job of the training service (default: tunix where the "
+                    "configuration has a tunix: section or model.tunix_job_config)");
+        parser.text("--base-url", "URL", "job service: its address (default: tunix.api_base_url)");
+        parser.text("--prices", "FILE", "job service: a price table in the form of configs/accelerators.json");
+        parser.flag("--no-wait", no_wait, "job service: submit and leave");
+        parser.flag("--no-download", no_download, "job service: leave the model where it is");
       },
       [&](const CommandParser& parser) {
         TrainArguments train;
@@ -56,6 +63,16 @@ CommandLine parse_train(const std::string& program, const Words& rest) {
         train.device = device_of(parser);
         train.output = parser.find("--output");
         train.run_id = parser.find("--run-id");
+        const std::string backend = parser.find("--backend").value_or("auto");
+        if (backend == "native" || backend == "tunix") {
+          train.backend = backend == "native" ? Backend::kNative : Backend::kTunix;
+        } else if (backend != "auto") {
+          parser.fail_choice("--backend", backend, {"native", "tunix"});
+        }
+        train.base_url = parser.find("--base-url");
+        train.prices = parser.find("--prices");
+        train.wait = !no_wait;
+        train.download = !no_download;
         if (train.output && parser.find("--output-dir")) {
           parser.fail("--output (the run folder) and --output-dir (its parent) exclude each other");
         }

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <system_error>
 
 #include "configs/error.h"
@@ -15,37 +16,42 @@ namespace gemma_sft {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr const char* kEngineName = "gemma-sft-engine";
 
-}  // namespace
-
-fs::path require_engine() {
+// A program of ours beside this one, or in ../libexec.
+fs::path require_program(const std::string& name) {
   std::error_code error;
   const fs::path own = fs::read_symlink("/proc/self/exe", error);
   if (error) throw Error(ErrorKind::kIo, fmt::format("/proc/self/exe: cannot be read: {}", error.message()));
   const fs::path folder = own.parent_path();
-  const fs::path places[] = {folder / kEngineName, folder.parent_path() / "libexec" / kEngineName};
+  const fs::path places[] = {folder / name, folder.parent_path() / "libexec" / name};
   for (const fs::path& place : places) {
     if (access(place.c_str(), X_OK) == 0) return place;
   }
   throw Error(ErrorKind::kIo, fmt::format("{} not found: looked for {} and {}; build or install it (a build with "
-                                          "GEMMA_SFT_TORCH=OFF has none)",
-                                          kEngineName, places[0].string(), places[1].string()));
+                                          "GEMMA_SFT_TORCH=OFF has no engine)",
+                                          name, places[0].string(), places[1].string()));
 }
 
-void start_engine(const std::vector<std::string>& words) {
-  const fs::path engine = require_engine();
-  std::vector<std::string> copies = {engine.string()};
+[[noreturn]] void become(const fs::path& program, const std::vector<std::string>& words) {
+  std::vector<std::string> copies = {program.string()};
   copies.insert(copies.end(), words.begin(), words.end());
   std::vector<char*> argv;
   for (std::string& word : copies) argv.push_back(word.data());
   argv.push_back(nullptr);
+  signal(SIGPIPE, SIG_DFL);  // an ignored signal would be inherited
+  execv(program.c_str(), argv.data());
+  throw Error(ErrorKind::kIo, fmt::format("{}: cannot be started: {}", program.string(), std::strerror(errno)));
+}
+
+}  // namespace
+
+void start_engine(const std::vector<std::string>& words) {
   // OpenMP's threads wait for each other by spinning unless told otherwise. On a machine that other programs use too
   // the waiting thread keeps the working one from its core: five times slower with two cores and a load of nine.
   setenv("OMP_WAIT_POLICY", "passive", /*overwrite=*/0);
-  signal(SIGPIPE, SIG_DFL);  // an ignored signal would be inherited
-  execv(engine.c_str(), argv.data());
-  throw Error(ErrorKind::kIo, fmt::format("{}: cannot be started: {}", engine.string(), std::strerror(errno)));
+  become(require_program("gemma-sft-engine"), words);
 }
+
+void start_jobs_program(const std::vector<std::string>& words) { become(require_program("gemma-sft-jobs"), words); }
 
 }  // namespace gemma_sft

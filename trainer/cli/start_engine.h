@@ -1,17 +1,15 @@
-// The front end's last act for a command that needs LibTorch: it becomes the engine, with the same words.
+// The front end's last act for a command that needs LibTorch or the network: it becomes the program that has them, with
+// the same words.
 #pragma once
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
 namespace gemma_sft {
 
-// gemma-sft-engine beside this executable, or in ../libexec. Throws Error(kIo) naming the places where it was looked
-// for.
-std::filesystem::path require_engine();
-
-// Does not return. `words` begin with the command ("train"). Throws Error(kIo).
+// These do not return. `words` begin with the command ("train"). The program lies beside this executable or in
+// ../libexec; Error(kIo) names both places.
 [[noreturn]] void start_engine(const std::vector<std::string>& words);
+[[noreturn]] void start_jobs_program(const std::vector<std::string>& words);
 
 }  // namespace gemma_sft

@@ -21,19 +21,11 @@ namespace fs = std::filesystem;
 
 bool is_address(const std::string& path) { return path.starts_with("gs://"); }
 
-void require_backend(const TrainRequest& request) {
-  const RunConfig& config = request.loaded.config;
-  if (config.tunix.present) {
-    throw Error(ErrorKind::kUsage,
-                fmt::format("{}: it has a tunix: section or model.tunix_job_config, and training through a Tunix job "
-                            "service is not part of this version; take these out to train on this machine (--dry-run "
-                            "checks the file as it is)",
-                            request.loaded.file));
-  }
+void require_local_place(const TrainRequest& request) {
   if (is_address(request.place.folder.string())) {
     throw Error(ErrorKind::kUsage,
-                fmt::format("{}: writing to a bucket is not part of this version; give a folder with "
-                            "--output-dir, --output or output.run_dir",
+                fmt::format("{}: a run on this machine cannot write to a bucket; give a folder with "
+                            "--output-dir, --output or output.run_dir, or train with --backend tunix",
                             request.place.folder.string()));
   }
 }
@@ -125,7 +117,7 @@ fs::path require_rows(const DatasetPlaces& dataset) {
 }
 
 void require_startable(const TrainRequest& request, const DatasetPlaces& dataset) {
-  require_backend(request);
+  require_local_place(request);
   require_rows(dataset);
   require_device(request.device);
   const ModelSection& model = request.loaded.config.model;
@@ -174,6 +166,11 @@ void choose_resume_checkpoint(TrainRequest& request) {
                                    : "no checkpoint can be used:" + problems));
 }
 
-bool wants_job_service(const RunConfig& config) { return config.tunix.present || is_address(config.output.run_dir); }
+bool wants_job_service(const RunConfig& config) { return config.tunix.present; }
+
+bool goes_to_job_service(const TrainArguments& arguments) {
+  if (arguments.backend != Backend::kAuto) return arguments.backend == Backend::kTunix;
+  return wants_job_service(make_train_request(arguments).loaded.config);
+}
 
 }  // namespace gemma_sft

@@ -25,7 +25,7 @@ DatasetPlaces find_dataset(const LoadedConfig& loaded);
 // The rows' file. Throws Error(kData) that names every place that was looked at.
 std::filesystem::path require_rows(const DatasetPlaces& dataset);
 
-// Everything else that can be known before LibTorch is loaded: a backend for the configuration, rows, model folder,
+// Everything else that can be known before LibTorch is loaded: a local place, rows, model folder,
 // device, place to write to, checkpoint to resume from. Throws Error.
 void require_startable(const TrainRequest& request, const DatasetPlaces& dataset);
 
@@ -38,5 +38,7 @@ void choose_resume_checkpoint(TrainRequest& request);
 
 // Does the configuration ask for a job service instead of this machine?
 bool wants_job_service(const RunConfig& config);
+// The same, and --backend wins. Reads the configuration. Throws Error(kUsage).
+bool goes_to_job_service(const TrainArguments& arguments);
 
 }  // namespace gemma_sft

@@ -136,7 +136,15 @@ TEST(CommandLine, HelpShowsExamplesBeforeTheUsageForEveryCommand) {
                                        {"config", "schema"},
                                        {"verify"},
                                        {"selftest"},
-                                       {"eval_generate"}};
+                                       {"eval_generate"},
+                                       {"jobs", "list"},
+                                       {"jobs", "show"},
+                                       {"jobs", "watch"},
+                                       {"jobs", "cancel"},
+                                       {"jobs", "download"},
+                                       {"jobs", "estimate"},
+                                       {"auth", "test"},
+                                       {"quota"}};
   for (Words words : commands) {
     for (const char* flag : {"--help", "-h"}) {
       Words with_flag = words;

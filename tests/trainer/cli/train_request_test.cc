@@ -57,19 +57,25 @@ TEST_F(TrainRequestTest, ANamedDataFileMustBeThereAndRowsOfAManifestNeedNot) {
               HasSubstr("Data file not found: none.jsonl"));
 }
 
-TEST_F(TrainRequestTest, AJobServiceOrABucketIsRefusedByName) {
-  dir_.write("rows.jsonl", "");
+TEST_F(TrainRequestTest, ATunixSectionMeansTheJobServiceUnlessTheBackendIsNamed) {
   const std::string data = "dataset: {data_path: rows.jsonl}\n";
   TrainArguments made = arguments(base() + data + "tunix: {project_id: p}\n");
-  TrainRequest request = make_train_request(made);
-  Refusal refused = refusal([&] { require_startable(request, find_dataset(request.loaded)); });
-  EXPECT_EQ(refused.kind, ErrorKind::kUsage);
-  EXPECT_THAT(refused.message, HasSubstr("tunix:"));
-
+  EXPECT_TRUE(goes_to_job_service(made));
+  made.backend = Backend::kNative;
+  EXPECT_FALSE(goes_to_job_service(made));
   made = arguments(base() + data);
+  EXPECT_FALSE(goes_to_job_service(made));
+  made.backend = Backend::kTunix;
+  EXPECT_TRUE(goes_to_job_service(made));
+}
+
+TEST_F(TrainRequestTest, ABucketIsRefusedByNameForARunOnThisMachine) {
+  dir_.write("rows.jsonl", "");
+  const std::string data = "dataset: {data_path: rows.jsonl}\n";
+  TrainArguments made = arguments(base() + data);
   made.assignments.push_back({.key = "output.run_dir", .value = "gs://bucket/runs", .origin = "--output-dir"});
-  request = make_train_request(made);
-  refused = refusal([&] { require_startable(request, find_dataset(request.loaded)); });
+  const TrainRequest request = make_train_request(made);
+  const Refusal refused = refusal([&] { require_startable(request, find_dataset(request.loaded)); });
   EXPECT_EQ(refused.kind, ErrorKind::kUsage);
   EXPECT_THAT(refused.message, HasSubstr("gs://bucket/runs"));
 }

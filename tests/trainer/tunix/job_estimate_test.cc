@@ -1,0 +1,58 @@
+#include "trainer/tunix/job_estimate.h"
+
+#include <gtest/gtest.h>
+
+#include "configs/error.h"
+
+namespace gemma_sft {
+namespace {
+
+// Gemma-7B has 8,537,680,896 parameters: 16 bytes each are 136.6 of tpu-v3-8's 137.4 GB and 8 bytes each are 68.3 of
+// tpu-v2-8's 68.7 GB, both before any activation.
+JobEstimate of_7b(const RunConfig& config) {
+  return estimate_job({.config = config,
+                       .model = find_published_shape("google/gemma-7b-it"),
+                       .rows = 1000,
+                       .steps = 315,
+                       .tokens_per_epoch = 100'000,
+                       .longest_row = 128},
+                      built_in_prices());
+}
+
+TEST(JobEstimate, SaysWhichAcceleratorsHoldGemma7b) {
+  RunConfig config;
+  config.model.accelerator = "tpu-v3-8";
+  config.training.batch_size = 16;
+  config.training.num_epochs = 5;
+  const JobEstimate fp32 = of_7b(config);
+  EXPECT_EQ(fp32.parameters, 8'537'680'896);
+  EXPECT_FALSE(fp32.find_memory("tpu-v3-8")->fits);
+  EXPECT_FALSE(fp32.find_memory("tpu-v2-8")->fits);
+  EXPECT_TRUE(fp32.find_memory("tpu-v3-32")->fits);
+  config.training.precision = Precision::kBf16;
+  const JobEstimate bf16 = of_7b(config);
+  EXPECT_TRUE(bf16.find_memory("tpu-v3-8")->fits);
+  EXPECT_FALSE(bf16.find_memory("tpu-v2-8")->fits);
+  config.lora.rank = 16;
+  EXPECT_TRUE(of_7b(config).find_memory("tpu-v3-8")->fits);
+  EXPECT_EQ(bf16.tokens, 500'000);
+  EXPECT_EQ(bf16.final_model_bytes, 2.0 * 8'537'680'896);
+}
+
+TEST(JobEstimate, TheCostLimitRefusesWhatMayCostMoreAndWhatIsNotKnown) {
+  RunConfig config;
+  config.model.accelerator = "tpu-v3-8";
+  const JobEstimate estimate = of_7b(config);
+  ASSERT_TRUE(estimate.usd);
+  require_affordable(estimate, config);
+  config.tunix.max_cost_usd = estimate.usd->high + 0.01;
+  require_affordable(estimate, config);
+  config.tunix.max_cost_usd = estimate.usd->high - 0.01;
+  EXPECT_THROW(require_affordable(estimate, config), Error);
+  config.tunix.max_cost_usd = 1000;
+  config.model.accelerator = "tpu-v9";
+  EXPECT_THROW(require_affordable(of_7b(config), config), Error);
+}
+
+}  // namespace
+}  // namespace gemma_sft

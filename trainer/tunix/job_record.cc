@@ -1,0 +1,119 @@
+#include "trainer/tunix/job_record.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <system_error>
+
+#include "configs/error.h"
+
+namespace gemma_sft {
+namespace {
+
+using Json = nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+constexpr int kFormat = 1;
+constexpr uint64_t kMostBytes = 1 << 20;
+
+Json json_of(const MockJob& mock) {
+  return {{"id", mock.id},
+          {"submission", mock.submission},
+          {"project_id", mock.project_id},
+          {"experiment_name", mock.experiment_name},
+          {"accelerator", mock.accelerator},
+          {"region", mock.region},
+          {"scenario", mock_scenario_name(mock.scenario)},
+          {"total_steps", mock.total_steps},
+          {"looks", mock.looks},
+          {"cancel_wanted", mock.cancel_wanted}};
+}
+
+MockJob mock_of(const Json& json) {
+  return {.id = json.at("id"),
+          .submission = json.at("submission"),
+          .project_id = json.at("project_id"),
+          .experiment_name = json.at("experiment_name"),
+          .accelerator = json.at("accelerator"),
+          .region = json.at("region"),
+          .scenario = require_mock_scenario(json.at("scenario")),
+          .total_steps = json.at("total_steps"),
+          .looks = json.at("looks"),
+          .cancel_wanted = json.at("cancel_wanted")};
+}
+
+}  // namespace
+
+void write_job_record(const fs::path& run_folder, const JobRecord& record, FileSystem& files) {
+  Json json = {{"format", kFormat},
+               {"run_id", record.run_id},
+               {"mode", record.mode},
+               {"base_url", record.base_url},
+               {"project_id", record.project_id},
+               {"idempotency_key", record.idempotency_key},
+               {"config_sha256", record.config_sha256},
+               {"dataset_sha256", record.dataset_sha256},
+               {"dataset_id", record.dataset_id},
+               {"job_id", record.job_id},
+               {"last_state", record.last_state},
+               {"created_at", record.created_at}};
+  if (record.mock) json["mock"] = json_of(*record.mock);
+  write_file_durably(files, run_folder / kJobRecordName,
+                     json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+std::optional<JobRecord> find_job_record(const fs::path& run_folder) {
+  const fs::path path = run_folder / kJobRecordName;
+  std::error_code error;
+  if (!fs::exists(path, error)) return std::nullopt;
+  const std::string remedy = "; it says which job this run is: repair it, or start another run with --resume never";
+  try {
+    const Json json = Json::parse(read_file(path, kMostBytes));
+    if (json.at("format") != kFormat) {
+      throw Error(ErrorKind::kIo, fmt::format("{}: written by another version of gemma-sft{}", path.string(), remedy));
+    }
+    JobRecord record{.run_id = json.at("run_id"),
+                     .mode = json.at("mode"),
+                     .base_url = json.at("base_url"),
+                     .project_id = json.at("project_id"),
+                     .idempotency_key = json.at("idempotency_key"),
+                     .config_sha256 = json.at("config_sha256"),
+                     .dataset_sha256 = json.at("dataset_sha256"),
+                     .dataset_id = json.at("dataset_id"),
+                     .job_id = json.at("job_id"),
+                     .last_state = json.at("last_state"),
+                     .created_at = json.at("created_at"),
+                     .mock = {}};
+    if (json.contains("mock")) record.mock = mock_of(json.at("mock"));
+    return record;
+  } catch (const Json::exception&) {
+    throw Error(ErrorKind::kIo, fmt::format("{}: not a job record{}", path.string(), remedy));
+  }
+}
+
+std::vector<FoundJobRecord> list_job_records(const fs::path& runs) {
+  std::vector<FoundJobRecord> found;
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(runs, error)) {
+    if (!entry.path().filename().string().starts_with("run_")) continue;
+    try {
+      if (auto record = find_job_record(entry.path())) found.push_back({entry.path(), std::move(*record)});
+    } catch (const Error&) {  // another run's trouble is not this command's
+    }
+  }
+  std::sort(found.begin(), found.end(), [](const FoundJobRecord& a, const FoundJobRecord& b) {
+    return std::tie(a.record.created_at, a.folder) < std::tie(b.record.created_at, b.folder);
+  });
+  return found;
+}
+
+std::string new_idempotency_key(const std::string& run_id) {
+  std::random_device random;
+  std::string key = "gemma-sft-" + run_id.substr(0, 64) + "-";
+  for (int i = 0; i < 4; ++i) key += fmt::format("{:08x}", random());
+  return key;
+}
+
+}  // namespace gemma_sft

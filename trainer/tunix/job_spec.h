@@ -1,0 +1,41 @@
+// What is submitted: a resolved configuration and the data set's identity -> the body of POST /jobs.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "configs/run_config.h"
+
+namespace gemma_sft {
+
+struct JobSpec {
+  std::string project_id;
+  std::string experiment_name;
+  std::string dataset_id;   // of the service, once the rows are there; empty before
+  std::string run_id;       // ours
+  std::string submission;   // the idempotency key, also sent as a label: a job made by a lost reply is found by it
+  std::string accelerator;  // empty: the service chooses
+  std::string region;
+  bool spot = false;
+  std::optional<std::string> output_uri;  // gs://...
+  std::optional<double> max_cost_usd;
+  std::string body;  // the JSON text that is sent
+};
+
+struct JobSpecRequest {
+  const RunConfig& config;
+  std::string run_id;
+  std::optional<std::string> output_uri;
+  int64_t max_seq_length = 0;  // tokens; 0: not known (mock mode without a model)
+  std::string dataset_id;
+  std::string submission;
+  std::string config_sha256;
+  std::string client_version;
+};
+
+// Every setting of model, training and lora that has an effect is in the body, by its own name. Throws Error(kUsage)
+// for a setting that a job cannot honour (lora.init_from, a base model that is a folder's name is sent as it is).
+JobSpec make_job_spec(const JobSpecRequest& request);
+
+}  // namespace gemma_sft
