@@ -34,7 +34,7 @@ missing_packages() {
     command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
   done
   for library in libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libfmt-dev libspdlog-dev libssl-dev \
-    libcurl4-openssl-dev libgtest-dev libgmock-dev libbenchmark-dev; do
+    libcurl4-openssl-dev libpq-dev libgtest-dev libgmock-dev libbenchmark-dev; do
     have_package "$library" || echo "$library"
   done
   if [ -n "$("$root/third_party/fetch.sh" "$@" --plan 2>&1)" ]; then  # something is to be downloaded with pip
@@ -88,7 +88,7 @@ build() {
   cmake --build "$root/build/$name" --parallel "$(jobs)" "${targets[@]}" >&2 || die "building $name failed, see above"
   say "build/$name is up to date ($((SECONDS - start)) s)"
 }
-product=(gemma-sft gemma-sft-engine gemma-sft-jobs)
+product=(gemma-sft gemma-sft-engine gemma-sft-jobs gemma-sft-traces)
 
 run_demo() {
   install_packages

@@ -11,6 +11,7 @@
 #   downloads/<sha256>/<file>            as downloaded, checked by pip against the hash
 #   libtorch-<version>-<set>-<key>/      unpacked; the key hashes the downloads and the way they are unpacked
 #   clang-format-<version>-<key>/        unpacked
+#   postgres-<version>-<key>/            unpacked; the version is that of the package
 #   sentencepiece-<version>-<key>/       built; the key hashes source, flags, compiler and this recipe
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -70,14 +71,16 @@ spm_key=$({ requirements source; printf '%s\n' "recipe 1" "${spm_flags[@]}"
   "$cxx" --version 2>/dev/null | head -n 1 || true; } | short_hash)
 spm_dir=$cache/sentencepiece-$spm_version-$spm_key
 
-read -r _ format_version format_sha _ < <(requirements tools)
+read -r _ format_version format_sha _ < <(requirements tools | grep '^clang-format ')
 format_dir=$cache/clang-format-$format_version-$(echo "$format_sha" | short_hash)
+read -r _ postgres_version postgres_sha _ < <(requirements tools | grep '^pgserver ')
+postgres_dir=$cache/postgres-$postgres_version-$(echo "$postgres_sha layout 1" | short_hash)
 
 # ---- what is missing ------------------------------------------------------------------------------------------------
 needed=()
 if [ "$torch" = yes ] && [ ! -d "$torch_dir" ]; then needed+=("${torch_sets[@]}"); fi
 [ -d "$spm_dir" ] || needed+=(source)
-if [ "$tools" = yes ] && [ ! -d "$format_dir" ]; then needed+=(tools); fi
+if [ "$tools" = yes ] && { [ ! -d "$format_dir" ] || [ ! -d "$postgres_dir" ]; }; then needed+=(tools); fi
 missing=() total=0
 if [ ${#needed[@]} -gt 0 ]; then
   while read -r name version sha bytes; do
@@ -179,6 +182,16 @@ make_clang_format() {
   mv -T "$out" "$format_dir"
 }
 
+make_postgres() {
+  local out=$work/postgres
+  mkdir -p "$out"
+  unzip -q "$(downloaded "$postgres_sha")" 'pgserver/pginstall/bin/*' 'pgserver/pginstall/lib/*.so*' \
+    'pgserver/pginstall/share/*' 'pgserver.libs/*' -d "$out" >&2
+  chmod +x "$out"/pgserver/pginstall/bin/*
+  chmod -R a+rX "$out"  # the server refuses to run as root, so that others must be able to read it
+  mv -T "$out" "$postgres_dir"
+}
+
 if [ ${#needed[@]} -gt 0 ]; then
   mkdir -p "$cache"
   exec 9>"$cache/lock"
@@ -188,8 +201,10 @@ if [ ${#needed[@]} -gt 0 ]; then
   if [ ${#missing[@]} -gt 0 ]; then download; fi
   if [ "$torch" = yes ] && [ ! -d "$torch_dir" ]; then make_torch; fi
   if [ "$tools" = yes ] && [ ! -d "$format_dir" ]; then make_clang_format; fi
+  if [ "$tools" = yes ] && [ ! -d "$postgres_dir" ]; then make_postgres; fi
   [ -d "$spm_dir" ] || make_sentencepiece
 fi
 [ "$torch" = no ] || echo "LIBTORCH_DIR=$torch_dir/torch"
 [ "$tools" = no ] || echo "CLANG_FORMAT=$format_dir/clang-format"
+[ "$tools" = no ] || echo "POSTGRES_DIR=$postgres_dir/pgserver/pginstall"
 echo "SENTENCEPIECE_DIR=$spm_dir"

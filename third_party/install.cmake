@@ -1,5 +1,5 @@
-# What `cmake --install` makes: PREFIX/bin with the three programs, and next to it what they need.
-foreach(program gemma-sft gemma-sft-engine gemma-sft-jobs)
+# What `cmake --install` makes: PREFIX/bin with the programs, and next to it what they need.
+foreach(program gemma-sft gemma-sft-engine gemma-sft-jobs gemma-sft-traces)
   if(TARGET ${program})
     install(TARGETS ${program} RUNTIME DESTINATION bin)
   endif()

@@ -51,7 +51,7 @@ void write_run_description(const fs::path& folder, const TrainRequest& request, 
   RunManifest manifest;
   manifest.run_id = request.place.id;
   manifest.dataset_path = setup.index->file;
-  if (setup.manifest) manifest.dataset_key = load_manifest(*setup.manifest, setup.manifest->string()).dataset_key;
+  if (setup.manifest) manifest.dataset_key = setup.manifest->dataset_key;
   manifest.config = request.loaded.config;
   manifest.recipe = "trace_sft_v1";
   manifest.device = origin.device;

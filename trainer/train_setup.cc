@@ -21,15 +21,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::optional<fs::path> find_manifest(const RunConfig& config, const fs::path& config_file, RunObserver& observer) {
+std::optional<Manifest> find_manifest(const RunConfig& config, const fs::path& config_file, RunObserver& observer) {
   if (!config.dataset.manifest_path) return std::nullopt;
   const std::string& configured = *config.dataset.manifest_path;
-  const fs::path path = find_configured_path(configured, config_file).value_or(configured);
-  for (const std::string& warning : load_manifest(path, configured).warnings) observer.on_warning(warning);
-  return path;
+  Manifest manifest = load_manifest(find_configured_path(configured, config_file).value_or(configured), configured);
+  for (const std::string& warning : manifest.warnings) observer.on_warning(warning);
+  return manifest;
 }
 
-fs::path require_training_rows(const RunConfig& config, const std::optional<fs::path>& manifest,
+fs::path require_training_rows(const RunConfig& config, const std::optional<Manifest>& manifest,
                                const fs::path& config_file) {
   const DataSource source = find_training_rows(config.dataset, manifest, config_file);
   if (source.found) return *source.found;

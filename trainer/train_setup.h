@@ -24,7 +24,7 @@ struct TrainSetup {
   std::filesystem::path model_folder;
   GemmaConfig model_config;
   std::shared_ptr<const Tokenizer> tokenizer;
-  std::optional<std::filesystem::path> manifest;
+  std::optional<Manifest> manifest;
   std::shared_ptr<const DatasetIndex> index;
   std::shared_ptr<const DatasetIndex> validation_index;  // of the file that validation_rows are in; null without any
   std::vector<IndexedRow> validation_rows;

@@ -15,6 +15,7 @@
 #include "configs/load_config.h"
 #include "data/files/file_system.h"
 #include "data/files/json_text.h"
+#include "data/files/sha256.h"
 #include "data/files/utf8.h"
 
 namespace gemma_sft {
@@ -355,7 +356,7 @@ Manifest load_manifest(const std::filesystem::path& path, const std::string& con
   return ManifestReader(path, read_manifest_text(path, configured_path)).read();
 }
 
-DataSource find_training_rows(const DatasetSection& dataset, const std::optional<std::filesystem::path>& manifest,
+DataSource find_training_rows(const DatasetSection& dataset, const std::optional<Manifest>& manifest,
                               const std::filesystem::path& config_file) {
   DataSource source;
   if (dataset.data_path) {
@@ -364,8 +365,12 @@ DataSource find_training_rows(const DatasetSection& dataset, const std::optional
     return source;
   }
   if (!manifest) return source;
-  for (const std::string& name : {fmt::format("{}.jsonl", format_name(dataset.format)), std::string("dataset.jsonl")}) {
-    source.tried.push_back(manifest->parent_path() / name);
+  const std::filesystem::path folder = manifest->path.parent_path();
+  std::vector<std::filesystem::path> places = {folder / fmt::format("{}.jsonl", format_name(dataset.format)),
+                                               folder / "dataset.jsonl"};
+  if (!manifest->trace_ids.empty()) places.push_back(exported_rows_path(*manifest, dataset.format));
+  for (const std::filesystem::path& place : places) {
+    source.tried.push_back(place);
     std::error_code error;
     if (std::filesystem::exists(source.tried.back(), error)) {
       source.found = source.tried.back();
@@ -373,6 +378,15 @@ DataSource find_training_rows(const DatasetSection& dataset, const std::optional
     }
   }
   return source;
+}
+
+std::filesystem::path exported_rows_path(const Manifest& manifest, DataFormat format) {
+  Sha256 digest;
+  for (const std::string& id : manifest.trace_ids) {
+    digest.update(id.data(), id.size());
+    digest.update("\n", 1);
+  }
+  return manifest.path.parent_path() / fmt::format("{}.{}.jsonl", format_name(format), digest.hex().substr(0, 12));
 }
 
 const char* format_name(DataFormat format) {

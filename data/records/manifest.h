@@ -22,13 +22,18 @@ struct Manifest {
 Manifest load_manifest(const std::filesystem::path& path, const std::string& configured_path);
 
 // Where the training rows come from: dataset.data_path, else <manifest folder>/<format>.jsonl, else
-// <manifest folder>/dataset.jsonl. `found` is empty when none exists; `tried` is what was looked for, in order.
+// <manifest folder>/dataset.jsonl, else exported_rows_path. `found` is empty when none exists; `tried` is what was
+// looked for, in order.
 struct DataSource {
   std::optional<std::filesystem::path> found;
   std::vector<std::filesystem::path> tried;
 };
-DataSource find_training_rows(const DatasetSection& dataset, const std::optional<std::filesystem::path>& manifest,
+DataSource find_training_rows(const DatasetSection& dataset, const std::optional<Manifest>& manifest,
                               const std::filesystem::path& config_file);
+
+// Where rows that were read from a database for `manifest` lie: beside it, under a name with a digest of its trace_ids,
+// so that a data set that was built anew is never trained on with the old rows.
+std::filesystem::path exported_rows_path(const Manifest& manifest, DataFormat format);
 
 const char* format_name(DataFormat format);  // "training_example", ...
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# check_programs.sh front-end PROGRAM: PROGRAM needs no LibTorch library (else every command would wait for its loading).
+# check_programs.sh front-end PROGRAM: PROGRAM needs no LibTorch library (else every command would wait for its loading),
+# and none that opens connections: a dry-run cannot.
 # check_programs.sh engine PROGRAM LIBTORCH_CPU: the protobuf and abseil inside sentencepiece are not visible to the
 # loader. LibTorch has copies of its own, and one process that mixes two of them corrupts its memory.
 set -euo pipefail
@@ -9,7 +10,7 @@ case $kind in
   front-end)
     needed=$(readelf -d "$program" | sed -nE 's/.*\(NEEDED\).*\[(.*)\]/\1/p')
     [ -n "$needed" ] || { echo "$program: its needed libraries could not be read"; exit 1; }
-    if grep -E '^lib(torch|c10|cudart|cupti|gomp)' <<<"$needed"; then
+    if grep -E '^lib(torch|c10|cudart|cupti|gomp|pq|curl)' <<<"$needed"; then
       echo "$program needs the libraries above and must not"
       exit 1
     fi

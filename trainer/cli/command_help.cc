@@ -52,6 +52,13 @@ const std::vector<CommandHelp>& command_helps() {
        "Training examples become {id, input_ids, loss_mask}. Rows with \"text\" are tokenised as they are: no "
        "template, no\n"
        "BOS, mask 0."},
+      {"traces export",
+       "write the rows of a manifest from the traces in PostgreSQL",
+       {"traces export --manifest backend/datasets/test-v1/manifest.json --output rows.jsonl"},
+       "--manifest FILE --output FILE [options]",
+       "DATABASE_URL, in the environment or in .env, says where the database is. train does this by itself when the "
+       "rows\n"
+       "of a manifest are in no file."},
       {"explain",
        "show what the model sees of one row: text, pieces, ids, mask, positions",
        {"explain --config my.yaml --row 17"},

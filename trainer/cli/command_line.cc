@@ -31,6 +31,7 @@ const std::map<std::string, ParseFunction>& parsers() {
                                                              {"export", parse_export},
                                                              {"model init", parse_model_init},
                                                              {"eval_generate", parse_eval_generate},
+                                                             {"traces export", parse_traces_export},
                                                              {"jobs list", parse_jobs_list},
                                                              {"jobs show", parse_jobs_show},
                                                              {"jobs watch", parse_jobs_watch},

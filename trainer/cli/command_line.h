@@ -163,6 +163,13 @@ struct EvalGenerateArguments {
 
 enum class JobsVerb { kList, kShow, kWatch, kCancel, kDownload, kEstimate, kAuthTest, kQuota };
 
+struct TracesExportArguments {
+  std::string manifest;
+  std::string output;
+  DataFormat format = DataFormat::kTrainingExample;
+  bool skip_missing = false;  // leave out traces that the database does not have
+};
+
 // `jobs ...`, `auth test` and `quota`. Which fields a verb has, parse_jobs.cc says.
 struct JobsArguments {
   JobsVerb verb = JobsVerb::kList;
@@ -184,7 +191,7 @@ using CommandArguments =
     std::variant<HelpArguments, VersionArguments, TrainArguments, ConfigSchemaArguments, ConfigShowArguments,
                  ConfigExplainArguments, TokenizeArguments, ExplainArguments, VerifyArguments, SelftestArguments,
                  TokenizerTrainArguments, GenerateArguments, EvalArguments, ExportArguments, ModelInitArguments,
-                 EvalGenerateArguments, JobsArguments>;
+                 EvalGenerateArguments, JobsArguments, TracesExportArguments>;
 
 struct CommandLine {
   CommonArguments common;

@@ -29,7 +29,7 @@ std::vector<std::string> find_warnings(const TrainRequest& request, const Datase
   if (dataset.manifest) {
     warnings.insert(warnings.end(), dataset.manifest->warnings.begin(), dataset.manifest->warnings.end());
   }
-  if (!dataset.rows.found) {
+  if (!dataset.rows.found && !comes_from_database(request.loaded, dataset)) {
     std::string tried;
     for (const auto& path : dataset.rows.tried) tried += (tried.empty() ? "" : ", ") + path.string();
     warnings.push_back(fmt::format(
@@ -66,6 +66,13 @@ int run_dry_run(const TrainArguments& arguments, const Output& output) {
     output.print(without_secrets(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)) + "\n");
   }
   output.status("Dry-run mode: Exiting without training");
+  if (comes_from_database(request.loaded, dataset)) {
+    output.note(
+        fmt::format("the rows are in no file: training reads the {} traces of the manifest from PostgreSQL "
+                    "(DATABASE_URL) into {}",
+                    dataset.manifest->trace_ids.size(),
+                    exported_rows_path(*dataset.manifest, request.loaded.config.dataset.format).string()));
+  }
   for (const std::string& warning : warnings) output.warn(warning);
   return 0;
 }

@@ -32,6 +32,7 @@ class FrontEnd {
 
   int operator()(const TrainArguments& arguments) const {
     if (arguments.dry_run) return run_dry_run(arguments, output_);
+    if (needs_rows_from_database(arguments)) start_traces_program(words_);
     if (goes_to_job_service(arguments)) start_jobs_program(words_);
     check_train(arguments);
     start_engine(words_);
@@ -62,6 +63,7 @@ class FrontEnd {
     start_engine(words_);
   }
   int operator()(const JobsArguments&) const { start_jobs_program(words_); }
+  int operator()(const TracesExportArguments&) const { start_traces_program(words_); }
   int operator()(const ConfigSchemaArguments&) const { return run_config_schema(output_); }
   int operator()(const ConfigShowArguments& arguments) const { return run_config_show(arguments, output_); }
   int operator()(const ConfigExplainArguments& arguments) const { return run_config_explain(arguments, output_); }

@@ -1,5 +1,5 @@
-// gemma-sft-jobs: what gemma-sft becomes for the commands that speak to a job service. The only program of the three
-// that can open a connection; no LibTorch.
+// gemma-sft-jobs: what gemma-sft becomes for the commands that speak to a job service. The only program that
+// speaks HTTP; no LibTorch.
 #include <csignal>
 #include <variant>
 

@@ -29,6 +29,7 @@ CommandLine parse_tokenize(const std::string& program, const Words& rest);
 CommandLine parse_export(const std::string& program, const Words& rest);
 CommandLine parse_verify(const std::string& program, const Words& rest);
 CommandLine parse_selftest(const std::string& program, const Words& rest);
+CommandLine parse_traces_export(const std::string& program, const Words& rest);
 
 // parse_jobs.cc
 CommandLine parse_jobs_list(const std::string& program, const Words& rest);

@@ -43,6 +43,27 @@ CommandLine parse_tokenizer_train(const std::string& program, const Words& rest)
       });
 }
 
+CommandLine parse_traces_export(const std::string& program, const Words& rest) {
+  TracesExportArguments traces;
+  return run_parser(
+      program, "traces export", rest,
+      [&](CommandParser& parser) {
+        parser.required_text("--manifest", "FILE", "manifest whose trace_ids are read; required");
+        parser.required_text("--output", "FILE", "where the rows go (JSONL); required");
+        parser.text("--format", "FORMAT", "training_example, tunix_sft or trace (default: training_example)");
+        parser.flag("--skip-missing", traces.skip_missing, "leave out traces that the database does not have");
+      },
+      [&](const CommandParser& parser) {
+        traces.manifest = parser.get("--manifest");
+        traces.output = parser.get("--output");
+        traces.format = parser.find_choice<DataFormat>("--format").value_or(traces.format);
+        if (traces.format == DataFormat::kTokens) {
+          parser.fail("--format tokens: needs a tokenizer; export the traces and run gemma-sft tokenize on the file");
+        }
+        return traces;
+      });
+}
+
 CommandLine parse_tokenize(const std::string& program, const Words& rest) {
   TokenizeArguments tokenize;
   return run_parser(

@@ -54,4 +54,8 @@ void start_engine(const std::vector<std::string>& words) {
 
 void start_jobs_program(const std::vector<std::string>& words) { become(require_program("gemma-sft-jobs"), words); }
 
+void start_traces_program(const std::vector<std::string>& words) { become(require_program("gemma-sft-traces"), words); }
+
+void start_front_end(const std::vector<std::string>& words) { become(require_program("gemma-sft"), words); }
+
 }  // namespace gemma_sft

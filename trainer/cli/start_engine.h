@@ -7,9 +7,12 @@
 
 namespace gemma_sft {
 
-// These do not return. `words` begin with the command ("train"). The program lies beside this executable or in
+// None of these returns. `words` begin with the command ("train"). The program lies beside this executable or in
 // ../libexec; Error(kIo) names both places.
 [[noreturn]] void start_engine(const std::vector<std::string>& words);
 [[noreturn]] void start_jobs_program(const std::vector<std::string>& words);
+[[noreturn]] void start_traces_program(const std::vector<std::string>& words);
+// The way back: the traces program has written the rows of a run, and the command begins anew.
+[[noreturn]] void start_front_end(const std::vector<std::string>& words);
 
 }  // namespace gemma_sft

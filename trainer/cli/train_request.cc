@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "configs/configured_path.h"
+#include "configs/environment.h"
 #include "configs/error.h"
 #include "model/gemma_config.h"
 #include "model/hub_cache.h"
@@ -91,7 +92,7 @@ DatasetPlaces find_dataset(const LoadedConfig& loaded) {
     places.manifest_file = find_configured_path(*dataset.manifest_path, config_file).value_or(*dataset.manifest_path);
     places.manifest = load_manifest(*places.manifest_file, *dataset.manifest_path);
   }
-  places.rows = find_training_rows(dataset, places.manifest_file, config_file);
+  places.rows = find_training_rows(dataset, places.manifest, config_file);
   if (dataset.data_path && !places.rows.found) {
     throw Error(ErrorKind::kData,
                 fmt::format("Data file not found: {}; check dataset.data_path or --data (relative paths start at the "
@@ -111,9 +112,22 @@ fs::path require_rows(const DatasetPlaces& dataset) {
   if (dataset.rows.found) return *dataset.rows.found;
   std::string tried;
   for (const fs::path& path : dataset.rows.tried) tried += (tried.empty() ? "" : ", ") + path.string();
-  throw Error(ErrorKind::kData, fmt::format("Data file not found: {}; put the rows there, or name them with "
-                                            "dataset.data_path or --data",
-                                            tried));
+  std::string remedy = "put the rows there, or name them with dataset.data_path or --data";
+  if (dataset.manifest && !dataset.manifest->trace_ids.empty()) {
+    remedy += fmt::format(", or set DATABASE_URL to read the {} traces of the manifest from PostgreSQL",
+                          dataset.manifest->trace_ids.size());
+  }
+  throw Error(ErrorKind::kData, fmt::format("Data file not found: {}; {}", tried, remedy));
+}
+
+bool comes_from_database(const LoadedConfig& loaded, const DatasetPlaces& dataset) {
+  return !dataset.rows.found && dataset.manifest && !dataset.manifest->trace_ids.empty() &&
+         loaded.config.dataset.format != DataFormat::kTokens && EnvironmentReader().find("DATABASE_URL").has_value();
+}
+
+bool needs_rows_from_database(const TrainArguments& arguments) {
+  const LoadedConfig loaded = make_train_request(arguments).loaded;
+  return loaded.config.dataset.manifest_path && comes_from_database(loaded, find_dataset(loaded));
 }
 
 void require_startable(const TrainRequest& request, const DatasetPlaces& dataset) {

@@ -25,6 +25,11 @@ DatasetPlaces find_dataset(const LoadedConfig& loaded);
 // The rows' file. Throws Error(kData) that names every place that was looked at.
 std::filesystem::path require_rows(const DatasetPlaces& dataset);
 
+// Are the rows in no file, while the manifest names traces and DATABASE_URL says where they are?
+bool comes_from_database(const LoadedConfig& loaded, const DatasetPlaces& dataset);
+// The same for a command line. Reads configuration and manifest. Throws Error.
+bool needs_rows_from_database(const TrainArguments& arguments);
+
 // Everything else that can be known before LibTorch is loaded: a local place, rows, model folder,
 // device, place to write to, checkpoint to resume from. Throws Error.
 void require_startable(const TrainRequest& request, const DatasetPlaces& dataset);

@@ -238,7 +238,11 @@ TEST_F(ManifestTest, AFolderInItsPlaceIsSaid) {
 class TrainingRowsTest : public ManifestTest {
  protected:
   DatasetSection dataset_;
-  std::filesystem::path manifest_ = dir_.write("sets/a-v1/manifest.json", "{}");
+  std::optional<Manifest> manifest_ = Manifest{.path = dir_.write("sets/a-v1/manifest.json", "{}"),
+                                               .dataset_key = "a-v1",
+                                               .trace_count = 0,
+                                               .trace_ids = {},
+                                               .warnings = {}};
   std::filesystem::path config_ = dir_.write("configs/deep/c.yaml", "");
 };
 
@@ -268,6 +272,21 @@ TEST_F(TrainingRowsTest, ElseFromTheFileOfTheFormatElseFromTheDatasetFile) {
   EXPECT_EQ(find_training_rows(dataset_, manifest_, config_).found, special);
   EXPECT_THAT(find_training_rows(dataset_, manifest_, config_).tried, ElementsAre(special));
   EXPECT_FALSE(find_training_rows(dataset_, std::nullopt, config_).found);
+}
+
+TEST_F(TrainingRowsTest, ElseFromTheExportOfExactlyItsTraces) {
+  manifest_->trace_ids = {"a", "b"};
+  const auto exported = exported_rows_path(*manifest_, dataset_.format);
+  // printf 'a\nb\n' | sha256sum
+  EXPECT_EQ(exported, dir_ / "sets/a-v1/training_example.911169ddaaf1.jsonl");
+  EXPECT_FALSE(find_training_rows(dataset_, manifest_, config_).found);
+  dir_.write("sets/a-v1/training_example.911169ddaaf1.jsonl", "");
+  EXPECT_EQ(find_training_rows(dataset_, manifest_, config_).found, exported);
+  manifest_->trace_ids = {"a", "c"};
+  EXPECT_FALSE(find_training_rows(dataset_, manifest_, config_).found) << "another data set has other rows";
+  dataset_.format = DataFormat::kTunixSft;
+  manifest_->trace_ids = {"a", "b"};
+  EXPECT_FALSE(find_training_rows(dataset_, manifest_, config_).found) << "another format has other rows";
 }
 
 }  // namespace
