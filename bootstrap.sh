@@ -11,6 +11,7 @@ usage: ./bootstrap.sh COMMAND [OPTION]...
 
   demo [--seed N]...      build, then train a tiny Gemma from nothing and show what it learnt (about 2 minutes)
   test                    build, then run every check and test
+  test-long [--seed N]    build, then run the counted suites with many more cases (hours); prints a table of N/N
   build [--cuda]          build only; --cuda: for NVIDIA GPUs too (several GB of libraries)
   install PREFIX [--cuda] build and install below PREFIX
   clean-cache             remove the downloaded and built third-party libraries
@@ -130,6 +131,14 @@ run_test() {
   exec ctest --output-on-failure --no-tests=error --parallel "$(nproc)"
 }
 
+run_test_long() {  # [--seed N]
+  local seed=${2:-1}
+  [[ $seed =~ ^[0-9]+$ ]] || die "--seed: expected a whole number, got \"$seed\""
+  install_packages
+  build release -- long_suites
+  exec "$root/tests/long.sh" "$root/build/release" "$seed"
+}
+
 clean_cache() {
   [ -d "$cache" ] || { say "$cache does not exist"; return 0; }
   say "removing $(du -sh "$cache" | cut -f1) from $cache"
@@ -144,6 +153,10 @@ case $command in
   -h | --help | help) usage ;;
   demo) run_demo "$@" ;;
   test) [ $# -eq 0 ] || { usage >&2; exit 64; }; run_test ;;
+  test-long)
+    [ $# -eq 0 ] || { [ $# -eq 2 ] && [ "$1" = --seed ]; } || { usage >&2; exit 64; }
+    run_test_long "$@"
+    ;;
   build) [ $# -eq 0 ] || [ "$*" = --cuda ] || { usage >&2; exit 64; }; run_build "$@" ;;
   install)
     [ $# -eq 1 ] || { [ $# -eq 2 ] && [ "$2" = --cuda ]; } || { usage >&2; exit 64; }

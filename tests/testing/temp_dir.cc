@@ -1,6 +1,7 @@
 #include "tests/testing/temp_dir.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -12,8 +13,10 @@ namespace gemma_sft {
 
 namespace fs = std::filesystem;
 
-TempDir::TempDir() {
-  std::string name = fs::temp_directory_path() / "gemma_sft_test.XXXXXX";
+TempDir::TempDir() : TempDir(fs::temp_directory_path()) {}
+
+TempDir::TempDir(const fs::path& parent) {
+  std::string name = parent / "gemma_sft_test.XXXXXX";
   if (!::mkdtemp(name.data())) throw std::runtime_error("cannot make a temporary folder " + name);
   path_ = name;
 }
@@ -32,6 +35,11 @@ fs::path TempDir::write(std::string_view name, std::string_view bytes) const {
   file.close();
   if (!file) throw std::runtime_error("cannot write " + path.string());
   return path;
+}
+
+fs::path memory_folder() {
+  const fs::path memory = "/dev/shm";
+  return ::access(memory.c_str(), R_OK | W_OK | X_OK) == 0 ? memory : fs::temp_directory_path();
 }
 
 std::vector<std::string> TempDir::list() const {

@@ -10,7 +10,9 @@ namespace gemma_sft {
 
 class TempDir {
  public:
+  // Below the system's folder for temporary files, or below `parent`.
   TempDir();
+  explicit TempDir(const std::filesystem::path& parent);
   ~TempDir();
   TempDir(const TempDir&) = delete;
   TempDir& operator=(const TempDir&) = delete;
@@ -25,5 +27,9 @@ class TempDir {
  private:
   std::filesystem::path path_;
 };
+
+// Where files live in memory, for suites that make and sync thousands of them; the system's folder for temporary files
+// where there is no such place.
+std::filesystem::path memory_folder();
 
 }  // namespace gemma_sft
