@@ -1,0 +1,82 @@
+"""The same configuration, trained by the native engine and by google-tunix: ten steps in fp32 agree.
+
+What goes in is what gemma-sft's client uploads and submits. The bars are those of the project: losses within 1e-5, weights
+within 1e-4; they are looked at for every tensor and every step, and the rest of the metrics for equality.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from workspace import Workspace, metrics, tensors
+
+LOSS_BAR = 1e-5
+WEIGHT_BAR = 1e-4
+LORA = {"lora.rank": 4, "lora.alpha": 8.0}
+CASES: dict[str, tuple[int, dict[str, Any]]] = {
+    "gemma-1": (1, {}),
+    "gemma-2": (2, {}),
+    "gemma-3": (3, {}),
+    # 22 rows by 4 are 6 micro-batches, the last of 2 rows; by 4 they are 2 steps an epoch, the last of 2 micro-batches.
+    "accumulation": (1, {"training.gradient_accumulation_steps": 4, "training.lr_scheduler": "linear"}),
+    "batch-tokens": (1, {"training.batch_tokens": 160, "training.packing": False, "training.lr_scheduler": "constant"}),
+    # Clipping of every step, other betas, a share of an epoch instead of a number of steps, the file's order.
+    "settings": (
+        1,
+        {
+            "training.max_steps": None,
+            "training.num_epochs": 1.5,
+            "training.max_grad_norm": 0.1,
+            "training.adam_beta1": 0.8,
+            "training.adam_beta2": 0.95,
+            "training.adam_epsilon": 1e-5,
+            "training.shuffle": False,
+            "training.activation_checkpointing": True,
+            "training.warmup_steps": None,
+            "training.warmup_ratio": 0.3,
+        },
+    ),
+    "gemma-1-lora": (1, LORA),
+    "gemma-2-lora": (2, LORA | {"lora.target_modules": ["q_proj", "v_proj", "*.2.mlp.down_proj"]}),
+    "gemma-3-lora": (3, LORA | {"lora.rslora": True, "training.seed": 7, "training.gradient_accumulation_steps": 2}),
+}
+
+
+def _weights(folder: Path) -> dict[str, np.ndarray]:
+    adapter = folder / "adapter_model.safetensors"
+    return tensors(adapter if adapter.exists() else folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_engines_train_alike(workspace: Workspace, name: str) -> None:
+    family, settings = CASES[name]
+    model = workspace.model(family)
+    config = workspace.config(name, model, settings)
+    native = workspace.train_native(config)
+    workdir = workspace.job(config, model)
+    result = workspace.train_tunix(workdir)
+
+    expected, found = metrics(native), result.of("step")
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    for key in ("tokens", "target_tokens", "epoch", "learning_rate"):
+        assert [row[key] for row in found] == pytest.approx([row[key] for row in expected], rel=1e-12, abs=0), key
+    losses = max(abs(a["loss"] - b["loss"]) for a, b in zip(found, expected, strict=True))
+    norms = max(abs(a["grad_norm"] / b["grad_norm"] - 1) for a, b in zip(found, expected, strict=True))
+    ours, theirs = _weights(workdir / "output" / "final_model"), _weights(native / "final_model")
+    assert ours.keys() == theirs.keys()
+    weights = max(float(np.abs(ours[key] - theirs[key]).max()) for key in theirs)
+    moved = max(float(np.abs(theirs[key] - value).max()) for key, value in _start(model, theirs).items())
+    print(f"{name}: {len(found)} steps, losses {losses:.1e}, norms {norms:.1e} relative, weights {weights:.1e} of {moved:.1e}")
+    assert losses <= LOSS_BAR
+    assert norms <= 1e-4
+    assert weights <= WEIGHT_BAR
+    assert moved > 20 * WEIGHT_BAR, "the run must move the weights by much more than the bar"
+
+
+def _start(model: Path, trained: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The trained weights before training: the base model's, or B of an adapter, which starts at zero."""
+    base = tensors(model / "model.safetensors")
+    return {key: base.get(key, np.zeros_like(value)) for key, value in trained.items() if "lora_A" not in key}
