@@ -22,7 +22,16 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "gemma-3": (3, {}),
     # 22 rows by 4 are 6 micro-batches, the last of 2 rows; by 4 they are 2 steps an epoch, the last of 2 micro-batches.
     "accumulation": (1, {"training.gradient_accumulation_steps": 4, "training.lr_scheduler": "linear"}),
-    "batch-tokens": (1, {"training.batch_tokens": 160, "training.packing": False, "training.lr_scheduler": "constant"}),
+    "batch-tokens": (
+        1,
+        {
+            "training.batch_tokens": 160,
+            "training.batch_size": None,
+            "training.packing": False,
+            "training.lr_scheduler": "constant",
+            "training.min_lr_ratio": None,
+        },
+    ),
     # Clipping of every step, other betas, a share of an epoch instead of a number of steps, the file's order.
     "settings": (
         1,
