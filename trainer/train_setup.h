@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/batches/dataset_index.h"
+#include "data/records/manifest.h"
 #include "data/text/tokenizer.h"
 #include "model/gemma.h"
 #include "model/gemma_config.h"
