@@ -6,12 +6,13 @@ within 1e-4; they are looked at for every tensor and every step, and the rest of
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from workspace import Workspace, metrics, tensors
+from workspace import Workspace, digests, metrics, tensors
 
 LOSS_BAR = 1e-5
 WEIGHT_BAR = 1e-4
@@ -74,6 +75,7 @@ def test_both_engines_train_alike(workspace: Workspace, name: str) -> None:
         assert [row[key] for row in found] == pytest.approx([row[key] for row in expected], rel=1e-12, abs=0), key
     losses = max(abs(a["loss"] - b["loss"]) for a, b in zip(found, expected, strict=True))
     norms = max(abs(a["grad_norm"] / b["grad_norm"] - 1) for a, b in zip(found, expected, strict=True))
+    _same_files(workdir / "output" / "final_model", native / "final_model")
     ours, theirs = _weights(workdir / "output" / "final_model"), _weights(native / "final_model")
     assert ours.keys() == theirs.keys()
     weights = max(float(np.abs(ours[key] - theirs[key]).max()) for key in theirs)
@@ -83,6 +85,19 @@ def test_both_engines_train_alike(workspace: Workspace, name: str) -> None:
     assert norms <= 1e-4
     assert weights <= WEIGHT_BAR
     assert moved > 20 * WEIGHT_BAR, "the run must move the weights by much more than the bar"
+
+
+def _same_files(ours: Path, theirs: Path) -> None:
+    """The same names, and the same bytes but for the weights and the name of an adapter's base."""
+    first, second = digests(ours), digests(theirs)
+    assert first.keys() == second.keys()
+    if "adapter_config.json" in first:
+        settings = [json.loads((folder / "adapter_config.json").read_text()) for folder in (ours, theirs)]
+        for values in settings:
+            assert values.pop("base_model_name_or_path")
+        assert settings[0] == settings[1]
+    different = {name for name in first if first[name] != second[name]}
+    assert different <= {"model.safetensors", "adapter_model.safetensors", "adapter_config.json"}
 
 
 def _start(model: Path, trained: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -93,7 +93,7 @@ def array_source(name: str, dtype: str, shape: tuple[int, ...], read: Callable[[
 
 def write_safetensors(path: Path, tensors: list[TensorSource]) -> str:
     """Writes and syncs a new file. Returns its SHA-256."""
-    entries, offset = [], 0
+    entries, offset = ['"__metadata__":{"format":"pt"}'], 0  # without it older transformers refuse the file
     for tensor in tensors:
         shape = ",".join(str(extent) for extent in tensor.shape)
         entries.append(
