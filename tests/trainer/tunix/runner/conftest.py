@@ -1,4 +1,4 @@
-"""Shared by the runner's tests: the programs of the build, tiny models made by them, and processes of the real runner."""
+"""Shared by the runner's tests: programs of the build, tiny models made by them, processes of the real runner."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Weights in and out: nothing is lost, nothing is left unfilled, and gemma-sft computes with the result what google-tunix
-computes."""
+"""Weights in and out: nothing is lost, nothing is left unfilled, and gemma-sft computes with the result what
+google-tunix computes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from runner import export
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.gemma import abstract_model
 from runner.job_spec import load_job_spec
 from runner.model_config import GemmaConfig, load_gemma_config
@@ -104,7 +104,10 @@ def test_the_vision_tower_of_an_image_text_model_is_carried_through(workspace: W
     config["text_config"]["layer_types"] = ["sliding_attention"] * 5 + ["full_attention"]  # google-tunix's pattern
     (folder / "config.json").write_text(json.dumps(config))
     _export(workspace, folder, tmp_path / "out", output__model_dtype=None)
-    before, after = tensors(folder / "model.safetensors"), tensors(tmp_path / "out" / "final_model" / "model.safetensors")
+    before, after = (
+        tensors(folder / "model.safetensors"),
+        tensors(tmp_path / "out" / "final_model" / "model.safetensors"),
+    )
     assert before.keys() - after.keys() <= {"lm_head.weight", "language_model.lm_head.weight"}
     assert any("vision_tower" in name for name in after)
     for name, value in after.items():
@@ -189,7 +192,10 @@ def test_a_merged_adapter_is_what_gemma_sft_merges(workspace: Workspace) -> None
     ]
     adapter = str(output / "final_model")
     workspace.native("export", "--input", adapter, "--base", model.name, "--format", "merged", "--output", "by-native")
-    ours, theirs = tensors(output / "merged_model" / "model.safetensors"), tensors(workspace.folder / "by-native" / "model.safetensors")
+    ours, theirs = (
+        tensors(output / "merged_model" / "model.safetensors"),
+        tensors(workspace.folder / "by-native" / "model.safetensors"),
+    )
     assert ours.keys() == theirs.keys()
     base = tensors(model / "model.safetensors")
     assert max(np.abs(ours[name] - theirs[name]).max() for name in ours) < 1e-7
@@ -211,13 +217,14 @@ def _without(folder: Path, to: Path, name: str) -> Path:
 def test_a_missing_tensor_is_named(workspace: Workspace, tmp_path: Path, family: int) -> None:
     name = "model.layers.1.post_attention_layernorm.weight"  # the one that google-tunix leaves empty in Gemma 1
     folder = _without(workspace.model(family), tmp_path / "model", name)
-    with pytest.raises(Failure, match=name) as caught:
+    with pytest.raises(RunnerError, match=name) as caught:
         _load(folder)
     assert caught.value.code == "model_invalid"
 
 
 @pytest.mark.parametrize(
-    ("name", "named"), [("lm_head.weight", "ties the head"), ("model.layers.0.self_attn.q_proj.bias", "no place for it")]
+    ("name", "named"),
+    [("lm_head.weight", "ties the head"), ("model.layers.0.self_attn.q_proj.bias", "no place for it")],
 )
 def test_an_untied_head_and_biases_are_refused(workspace: Workspace, tmp_path: Path, name: str, named: str) -> None:
     folder = tmp_path / "model"
@@ -227,7 +234,7 @@ def test_an_untied_head_and_biases_are_refused(workspace: Workspace, tmp_path: P
     (folder / "model.safetensors").unlink()
     sources = [array_source(n, "F32", v.shape, lambda v=v: v) for n, v in values.items()]
     write_safetensors(folder / "model.safetensors", sources)
-    with pytest.raises(Failure, match=named):
+    with pytest.raises(RunnerError, match=named):
         _load(folder)
 
 
@@ -236,5 +243,5 @@ def test_a_file_cut_short_is_refused(workspace: Workspace, tmp_path: Path) -> No
     shutil.copytree(workspace.model(1), folder)
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(Failure, match="outside the file"):
+    with pytest.raises(RunnerError, match="outside the file"):
         _load(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.job_spec import load_job_spec
 
 RUNNER_MD = Path(__file__).resolve().parents[4] / "trainer" / "tunix" / "gateway" / "RUNNER.md"
@@ -53,7 +53,7 @@ def test_what_cannot_be_honoured_is_named(
 ) -> None:
     spec = _documented()
     spec[section][key] = value
-    with pytest.raises(Failure, match=named) as caught:
+    with pytest.raises(RunnerError, match=named) as caught:
         _load(tmp_path, spec)
     assert caught.value.code == code
 
@@ -63,7 +63,7 @@ def test_every_member_of_every_section_must_be_there(tmp_path: Path) -> None:
         for key in _documented()[section]:
             spec = _documented()
             del spec[section][key]
-            with pytest.raises(Failure) as caught:
+            with pytest.raises(RunnerError) as caught:
                 _load(tmp_path, spec)
             assert caught.value.code == "invalid_spec", (section, key)
             assert key in str(caught.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.job_spec import Lora
 from runner.lora import find_adapters, first_values, matches_target, scale_of
 from runner.model_config import load_gemma_config
@@ -51,5 +51,5 @@ def test_scales() -> None:
 
 def test_a_pattern_that_matches_nothing_is_named(workspace: Workspace) -> None:
     config = load_gemma_config(workspace.model(1))
-    with pytest.raises(Failure, match='"query" matches no linear layer'):
+    with pytest.raises(RunnerError, match='"query" matches no linear layer'):
         find_adapters(config, Lora(4, 8.0, 0.0, ["q_proj", "query"], False))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from runner.loss import summed_loss, tokens_per_chunk
 
-ROWS, TOKENS, WIDTH, VOCABULARY = 2, 50, 16, 5000
+ROWS, TOKENS, WIDTH, VOCABULARY = 2, 50, 8, 5000
 
 
 def _inputs() -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:

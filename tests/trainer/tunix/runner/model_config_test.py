@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.model_config import load_gemma_config
 
 SIZES = {
@@ -45,14 +45,16 @@ def _write(folder: Path, family: int, changes: dict[str, Any]) -> Path:
         (3, {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ],
 )
-def test_what_is_hard_coded_there_is_refused_by_name(tmp_path: Path, family: int, changes: dict[str, Any], named: str) -> None:
-    with pytest.raises(Failure, match=named) as caught:
+def test_what_is_hard_coded_there_is_refused_by_name(
+    tmp_path: Path, family: int, changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(RunnerError, match=named) as caught:
         load_gemma_config(_write(tmp_path, family, changes))
     assert caught.value.code == "unsupported"
 
 
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match="(?s)attention_bias.*rms_norm_eps.*rope_theta"):
+    with pytest.raises(RunnerError, match=r"(?s)attention_bias.*rms_norm_eps.*rope_theta"):
         load_gemma_config(_write(tmp_path, 1, {"rope_theta": 5.0, "rms_norm_eps": 1e-3, "attention_bias": True}))
 
 
@@ -79,9 +81,9 @@ def test_what_the_file_leaves_out_is_transformers_default(tmp_path: Path) -> Non
 
 
 def test_other_models_and_no_model_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match="not found") as caught:
+    with pytest.raises(RunnerError, match="not found") as caught:
         load_gemma_config(tmp_path)
     assert caught.value.code == "model_invalid"
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(Failure, match="no Gemma 1, 2 or 3"):
+    with pytest.raises(RunnerError, match="no Gemma 1, 2 or 3"):
         load_gemma_config(tmp_path)

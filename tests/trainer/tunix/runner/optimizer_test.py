@@ -14,7 +14,9 @@ from plan_test import BASE
 from runner.optimizer import make_optimizer
 from runner.schedule import Schedule
 
-TRAINING = dataclasses.replace(BASE, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.95, adam_epsilon=1e-6, max_grad_norm=1.0)
+TRAINING = dataclasses.replace(
+    BASE, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.95, adam_epsilon=1e-6, max_grad_norm=1.0
+)
 SCHEDULE = Schedule("linear", 1e-2, 0.1, 2, 8)
 SHAPES = {"layers": {"0": {"pre_ffw_norm": {"scale": (3,)}, "mlp": {"kernel": (3, 2)}}}}
 
@@ -67,7 +69,7 @@ def test_updates_are_those_of_the_native_engine_and_a_broken_step_changes_nothin
                 reference.step(gradient * factor, SCHEDULE.rate(step))
         for reference, value in zip(references, _leaves(parameters), strict=True):
             assert np.abs(reference.value - value).max() < 1e-6
-    assert int(state.count) == 6
+    assert int(state.steps) == 6
 
 
 def test_a_masked_gradient_counts_for_nothing_not_even_in_the_norm() -> None:

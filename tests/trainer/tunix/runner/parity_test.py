@@ -1,7 +1,7 @@
 """The same configuration, trained by the native engine and by google-tunix: ten steps in fp32 agree.
 
-What goes in is what gemma-sft's client uploads and submits. The bars are those of the project: losses within 1e-5, weights
-within 1e-4; they are looked at for every tensor and every step, and the rest of the metrics for equality.
+What goes in is what gemma-sft's client uploads and submits. The bars are those of the project: losses within 1e-5,
+weights within 1e-4; they are looked at for every tensor and every step, and the rest of the metrics for equality.
 """
 
 from __future__ import annotations
@@ -80,7 +80,10 @@ def test_both_engines_train_alike(workspace: Workspace, name: str) -> None:
     assert ours.keys() == theirs.keys()
     weights = max(float(np.abs(ours[key] - theirs[key]).max()) for key in theirs)
     moved = max(float(np.abs(theirs[key] - value).max()) for key, value in _start(model, theirs).items())
-    print(f"{name}: {len(found)} steps, losses {losses:.1e}, norms {norms:.1e} relative, weights {weights:.1e} of {moved:.1e}")
+    print(
+        f"{name}: {len(found)} steps, losses {losses:.1e}, norms {norms:.1e} relative, "
+        f"weights {weights:.1e} of {moved:.1e}"
+    )
     assert losses <= LOSS_BAR
     assert norms <= 1e-4
     assert weights <= WEIGHT_BAR

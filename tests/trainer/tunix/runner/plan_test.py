@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from runner.batches import BatchShapes, micro_batches
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.job_spec import Training
 from runner.plan import Plan
 from runner.rows import Rows
@@ -79,7 +79,7 @@ def test_warm_up_is_a_number_of_steps_or_a_share_rounded_up() -> None:
 
 
 def test_a_row_longer_than_batch_tokens_is_refused() -> None:
-    with pytest.raises(Failure, match="batch_tokens: 6 is less than a row of 7"):
+    with pytest.raises(RunnerError, match="batch_tokens: 6 is less than a row of 7"):
         _steps(batch_tokens=6)
 
 

@@ -109,7 +109,7 @@ def test_sigterm_before_the_first_step_leaves_nothing_half_done(full: Case) -> N
 @pytest.mark.parametrize("seed", range(3))
 def test_kill_9_at_any_moment_and_the_rest_is_the_same(full: Case, seed: int) -> None:
     workdir = full.job(f"kill-{seed}")
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311
     words: list[str] = []
     for _ in range(2):
         process = full.workspace.start_runner(workdir, *words)
@@ -148,7 +148,7 @@ def _largest(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def stopped_workdir(full: Case) -> Path:
-    """Stopped after at least 7 steps: checkpoints of 6 and of the step where it stopped, or of that and the one before."""
+    """Stopped after at least 7 steps: two checkpoints, the newest of the step where it stopped."""
     workdir = full.job("damaged")
     _stop(full, workdir, 7)
     return workdir

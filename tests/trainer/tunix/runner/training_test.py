@@ -12,7 +12,7 @@ import pytest
 from runner import training
 from runner.checkpoints import CheckpointFolder
 from runner.events import EventWriter
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.gemma import abstract_model
 from runner.job_spec import load_job_spec
 from runner.model_config import load_gemma_config
@@ -106,7 +106,9 @@ def test_what_cannot_be_done_is_one_failed_event_and_its_exit_code(
 # ---- steps that are not finite ---------------------------------------------------------------------------------------
 
 
-def _run(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict[str, Any]) -> tuple[Any, list[Any], Callable[[], int]]:
+def _run(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict[str, Any]
+) -> tuple[Any, list[Any], Callable[[], int]]:
     """A run in this process whose loss is NaN for micro-batches with row 5 of the data. What it trains, its events, and
     the call that trains."""
     model_folder = workspace.model(1)
@@ -152,7 +154,7 @@ def test_a_step_that_is_not_finite_stops_the_run_before_anything_is_saved(
 ) -> None:
     settings = {"training.on_nonfinite": "stop", "output.checkpoint_every": 1}
     model, told, train = _run(workspace, monkeypatch, "stop", settings)
-    with pytest.raises(Failure, match="Its rows: ") as caught:
+    with pytest.raises(RunnerError, match="Its rows: ") as caught:
         train()
     assert caught.value.code == "nonfinite"
     last = [event for event in told if event["type"] == "step"][-1]

@@ -1,4 +1,4 @@
-"""A folder to work in as a user would: what gemma-sft makes, what its client uploads, and what the runner does with it."""
+"""A folder to work in as a user would: what gemma-sft makes and its client uploads, and what the runner makes of it."""
 
 from __future__ import annotations
 
@@ -168,7 +168,16 @@ class Workspace:
             "JAX_COMPILATION_CACHE_DIR": cache,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
-        command = [sys.executable, "-m", "runner", "--spec", str(workdir / "job.json"), "--workdir", str(workdir), *words]
+        command = [
+            sys.executable,
+            "-m",
+            "runner",
+            "--spec",
+            str(workdir / "job.json"),
+            "--workdir",
+            str(workdir),
+            *words,
+        ]
         with (workdir / "events.jsonl").open("wb") as out, (workdir / "runner.log").open("wb") as log:
             return subprocess.Popen(
                 command, cwd=workdir, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=log

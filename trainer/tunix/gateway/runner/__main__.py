@@ -17,7 +17,7 @@ from pathlib import Path
 from runner.checkpoints import CheckpointFolder
 from runner.devices import device_names, prepare_environment, start_devices
 from runner.events import EventWriter, take_stdout
-from runner.failure import EXIT_CANCELLED, Failure, explain
+from runner.failure import EXIT_CANCELLED, RunnerError, explain
 from runner.job_spec import JobSpec, load_job_spec
 
 
@@ -61,21 +61,28 @@ def run(arguments: argparse.Namespace, spec: JobSpec, events: EventWriter, stopp
     config = load_gemma_config(spec.model.path)
     files = WeightFiles(spec.model.path, config)
     if spec.data.longest_row > config.max_positions:
-        raise Failure("unsupported", f"data.longest_row: {spec.data.longest_row} tokens, the model has {config.max_positions} positions")
+        raise RunnerError(
+            "unsupported",
+            f"data.longest_row: {spec.data.longest_row} tokens, the model has {config.max_positions} positions",
+        )
     rows = load_rows(spec.data, config.vocab_size, spec.training.max_seq_length)
     plan = Plan(spec.training, rows)
     workdir: Path = arguments.workdir
     identity = json.dumps([spec.sha256, sorted(files.fingerprint())], sort_keys=True)
     folder = CheckpointFolder(workdir / "checkpoints", spec.output.keep, hashlib.sha256(identity.encode()).hexdigest())
     if not arguments.resume and not folder.is_empty():
-        raise Failure("invalid_spec", f"{folder.root} is not empty: go on with --resume, or take another work folder")
+        raise RunnerError(
+            "invalid_spec", f"{folder.root} is not empty: go on with --resume, or take another work folder"
+        )
     resumed = folder.open(lambda message: events.emit("warning", message=message)) if arguments.resume else None
 
     mesh = start_devices(spec)
     import jax
     from flax import nnx
 
-    events.emit("started", versions=_versions(), devices=device_names(), total_steps=plan.total_steps, resumed_from=resumed)
+    events.emit(
+        "started", versions=_versions(), devices=device_names(), total_steps=plan.total_steps, resumed_from=resumed
+    )
     if arguments.dry_run:
         events.emit("completed", steps=0, seconds=time.perf_counter() - start)
         return 0

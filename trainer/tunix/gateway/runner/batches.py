@@ -14,7 +14,7 @@ import numpy as np
 from runner.plan import Step
 from runner.rows import Rows
 
-MicroBatch = dict[str, np.ndarray]
+MicroBatch = dict[str, np.ndarray | np.float32]
 
 _SHORTEST_BUCKET = 128  # below that, padding is cheaper than another compilation
 
@@ -52,12 +52,18 @@ def _micro_batch(rows: Rows, chosen: np.ndarray, shapes: BatchShapes, denominato
         targets[place, : count - 1] = tokens[1:]
         weights[place, : count - 1] = mask[1:]
         lengths[place] = count
-    return {"ids": ids, "targets": targets, "weights": weights, "lengths": lengths, "denominator": np.float32(denominator)}
+    return {
+        "ids": ids,
+        "targets": targets,
+        "weights": weights,
+        "lengths": lengths,
+        "denominator": np.float32(denominator),
+    }
 
 
 def micro_batches(rows: Rows, step: Step, accumulation: int, shapes: BatchShapes) -> Iterator[MicroBatch]:
-    """Exactly `accumulation` of them. google-tunix takes the mean of the micro-batches' losses, and the loss of a step is
-    the mean over its target tokens: so each micro-batch's sum is divided by targets / accumulation."""
+    """Exactly `accumulation` of them. google-tunix takes the mean of the micro-batches' losses, and the loss of a step
+    is the mean over its target tokens: so each micro-batch's sum is divided by targets / accumulation."""
     denominator = max(1, step.target_tokens) / accumulation
     longest = max(int(rows.lengths[chosen].max()) for chosen in step.micro_batches)
     length = shapes.length(longest)

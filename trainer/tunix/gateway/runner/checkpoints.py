@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import durable
-from runner.failure import Failure
+from runner.failure import RunnerError
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -47,7 +47,7 @@ class CheckpointFolder:
 
     def open(self, warn: Callable[[str], None]) -> int | None:
         """Leaves whole checkpoints alone: what an interrupted save left goes, a broken one is set aside. Returns the
-        newest step. Raises Failure(checkpoint_invalid) where there were some and none can be used."""
+        newest step. Raises RunnerError(checkpoint_invalid) where there were some and none can be used."""
         self.root.mkdir(parents=True, exist_ok=True)
         for entry in self.root.iterdir():
             if not entry.name.isdigit() and not entry.name.endswith(_SET_ASIDE):
@@ -69,7 +69,7 @@ class CheckpointFolder:
                 warn(f"checkpoint {step} is broken and set aside: {problem}")
                 self.set_aside(step)
         if whole is None and broken:
-            raise Failure("checkpoint_invalid", "no checkpoint can be resumed from: " + "; ".join(broken))
+            raise RunnerError("checkpoint_invalid", "no checkpoint can be resumed from: " + "; ".join(broken))
         durable.sync(self.root)
         return whole
 
@@ -84,7 +84,10 @@ class CheckpointFolder:
         files = {}
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": durable.sha256_file(path)}
+                files[str(path.relative_to(folder))] = {
+                    "bytes": path.stat().st_size,
+                    "sha256": durable.sha256_file(path),
+                }
         durable.sync_tree(folder)
         durable.sync(self.root)
         durable.write_json(folder / MANIFEST, {"step": step, "identity": self._identity, "files": files})
@@ -97,7 +100,7 @@ class CheckpointFolder:
             manifest = json.loads((folder / MANIFEST).read_bytes())
             files, identity = manifest["files"], manifest["identity"]
             if identity != self._identity:
-                raise Failure("checkpoint_invalid", f"{folder} belongs to another job, model or data set")
+                raise RunnerError("checkpoint_invalid", f"{folder} belongs to another job, model or data set")
             for name, entry in files.items():
                 path = folder / name
                 if not path.is_file():
@@ -123,7 +126,7 @@ class SealedCheckpointManager:
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
-    def save(self, step: int, model: "nnx.Module", optimizer: "nnx.Optimizer | None" = None, **options: Any) -> bool:
+    def save(self, step: int, model: nnx.Module, optimizer: nnx.Optimizer | None = None, **options: Any) -> bool:
         if not options.get("force") and not self._manager._checkpoint_manager.should_save(step):
             return False
         self._before()

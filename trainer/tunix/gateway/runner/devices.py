@@ -6,7 +6,7 @@ import os
 import resource
 from typing import TYPE_CHECKING, Any
 
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.job_spec import Accelerator, JobSpec
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def prepare_environment(spec: JobSpec) -> None:
     os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
-def start_devices(spec: JobSpec) -> "jax.sharding.Mesh | None":
-    """The mesh of all devices, or None for a single one. Raises Failure(unsupported) where they are not those of the spec."""
+def start_devices(spec: JobSpec) -> jax.sharding.Mesh | None:
+    """The mesh of all devices, or None for a single one. Raises RunnerError(unsupported) for others than the spec's."""
     import jax
 
     if spec.precision == "fp32":
@@ -36,9 +36,11 @@ def start_devices(spec: JobSpec) -> "jax.sharding.Mesh | None":
     try:
         found = jax.device_count()
     except RuntimeError as error:
-        raise Failure("unsupported", f"accelerator.name: {accelerator.name}: there is no {accelerator.kind} here: {error}") from error
+        raise RunnerError(
+            "unsupported", f"accelerator.name: {accelerator.name}: there is no {accelerator.kind} here: {error}"
+        ) from error
     if jax.process_count() > 1 or found != accelerator.cores:
-        raise Failure(
+        raise RunnerError(
             "unsupported",
             f"accelerator.cores: {accelerator.name} has {accelerator.cores} cores, and this one process sees {found}: "
             "accelerators of several hosts are not supported",

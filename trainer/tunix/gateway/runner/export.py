@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from flax import nnx
 
 from runner import durable
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.job_spec import JobSpec, Lora
 from runner.lora import adapter_tensors, scale_of
 from runner.model_config import GemmaConfig
@@ -36,7 +37,9 @@ _FILE_DTYPES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 _CONFIG_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
-def export_folder(spec: JobSpec, config: GemmaConfig, files: WeightFiles, model: nnx.Module, output: Path, merged: bool) -> None:
+def export_folder(
+    spec: JobSpec, config: GemmaConfig, files: WeightFiles, model: nnx.Module, output: Path, merged: bool
+) -> None:
     """Writes output/final_model, and output/merged_model when LoRA's result is wanted `merged` as well."""
     lora = spec.training.lora
     if lora is None:
@@ -56,14 +59,14 @@ def describe(output: Path) -> list[dict[str, object]]:
     ]
 
 
-def _publish(destination: Path, write: object) -> None:
+def _publish(destination: Path, write: Callable[[Path], None]) -> None:
     output = destination.parent
     output.mkdir(parents=True, exist_ok=True)
     partial, old = output / f".{destination.name}.partial", output / f".{destination.name}.old"
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     partial.mkdir()
-    write(partial)  # type: ignore[operator]
+    write(partial)
     durable.sync(partial)
     if destination.exists():
         destination.rename(old)
@@ -79,7 +82,9 @@ def _converted(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         result = value.astype(DTYPES[dtype])
     if dtype == "F16" and not np.isfinite(result).all() and np.isfinite(value).all():
-        raise Failure("unsupported", f"output.model_dtype: {name} has a value beyond the range of fp16; write bf16 or fp32")
+        raise RunnerError(
+            "unsupported", f"output.model_dtype: {name} has a value beyond the range of fp16; write bf16 or fp32"
+        )
     return result
 
 
@@ -137,11 +142,14 @@ def _write_weight_files(to: Path, tensors: list[TensorSource], most_bytes: int =
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         write_safetensors(to / name, shard)
         places.update({tensor.name: name for tensor in shard})
-    index = {"metadata": {"total_size": sum(tensor.size for tensor in tensors)}, "weight_map": dict(sorted(places.items()))}
+    index = {
+        "metadata": {"total_size": sum(tensor.size for tensor in tensors)},
+        "weight_map": dict(sorted(places.items())),
+    }
     durable.write_new(to / INDEX, (json.dumps(index, indent=2) + "\n").encode())
 
 
-def _deltas(model: nnx.Module, config: GemmaConfig, lora: Lora) -> dict[str, object]:
+def _deltas(model: nnx.Module, config: GemmaConfig, lora: Lora) -> dict[str, Callable[[], np.ndarray]]:
     scale = np.float32(scale_of(lora))
     return {
         adapter.part.name: (lambda a=a, b=b: (b @ a) * scale) for adapter, a, b in adapter_tensors(model, config, lora)
@@ -156,8 +164,8 @@ def _path_in_file(module: str, config: GemmaConfig) -> str:
 
 
 def _targets(modules: list[str], config: GemmaConfig) -> list[str]:
-    """Short names where every layer of that name is adapted, else whole paths; these always for image-text models, whose
-    vision tower has layers of the same names."""
+    """Short names where every layer of that name is adapted, else whole paths; always these for image-text models,
+    whose vision tower has layers of the same names."""
     counts: dict[str, int] = {}
     for module in modules:
         short = module.rpartition(".")[2]
@@ -182,7 +190,7 @@ def _write_adapter(spec: JobSpec, config: GemmaConfig, lora: Lora, model: nnx.Mo
         for name, value in ((f"{prefix}.lora_A.weight", a), (f"{prefix}.lora_B.weight", b)):
             tensors.append(array_source(name, "F32", value.shape, lambda value=value: value))  # type: ignore[misc]
     write_safetensors(to / "adapter_model.safetensors", tensors)
-    settings = {
+    settings: dict[str, object] = {
         "alpha_pattern": {},
         "auto_mapping": None,
         "base_model_name_or_path": spec.model.base_model,

@@ -18,7 +18,7 @@ EXIT_CODES = {
 EXIT_CANCELLED = 7
 
 
-class Failure(Exception):
+class RunnerError(Exception):
     """Ends the job. `code` is a key of EXIT_CODES."""
 
     def __init__(self, code: str, message: str, hint: str | None = None) -> None:
@@ -31,13 +31,13 @@ class Failure(Exception):
         return EXIT_CODES[self.code]
 
 
-def explain(error: BaseException) -> Failure:
+def explain(error: BaseException) -> RunnerError:
     """What any exception means in the contract's terms."""
-    if isinstance(error, Failure):
+    if isinstance(error, RunnerError):
         return error
     text = str(error) or type(error).__name__
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
-        return Failure(
+        return RunnerError(
             "out_of_memory",
             text[:2000],
             "lower training.batch_size, set training.activation_checkpointing, lora.rank or training.precision: bf16, "
@@ -45,5 +45,5 @@ def explain(error: BaseException) -> Failure:
         )
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return Failure("io_error", text[:2000], "free space on the disk of the work folder" if full else None)
-    return Failure("internal", f"{type(error).__name__}: {text[:2000]}")
+        return RunnerError("io_error", text[:2000], "free space on the disk of the work folder" if full else None)
+    return RunnerError("internal", f"{type(error).__name__}: {text[:2000]}")

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runner.failure import Failure
+from runner.failure import RunnerError
 
 SCHEMA_VERSION = 1
 
@@ -108,19 +108,19 @@ class JobSpec:
 def _build(kind: type, values: Any, where: str) -> Any:
     """An aggregate from an object that has exactly its members."""
     if not isinstance(values, dict):
-        raise Failure("invalid_spec", f"{where}: expected an object")
+        raise RunnerError("invalid_spec", f"{where}: expected an object")
     names = {field.name for field in dataclasses.fields(kind)}
     for name in sorted(names - values.keys()):
-        raise Failure("invalid_spec", f"{where}.{name} is missing")
+        raise RunnerError("invalid_spec", f"{where}.{name} is missing")
     for name in sorted(values.keys() - names):
-        raise Failure("unsupported", f"{where}.{name} is not known to this runner")
+        raise RunnerError("unsupported", f"{where}.{name} is not known to this runner")
     return kind(**values)
 
 
 def _choice(value: str | None, where: str, choices: tuple[str | None, ...]) -> None:
     if value not in choices:
         known = ", ".join(str(choice) for choice in choices if choice is not None)
-        raise Failure("unsupported", f"{where}: {value} is not one of {known}")
+        raise RunnerError("unsupported", f"{where}: {value} is not one of {known}")
 
 
 def _check(spec: JobSpec) -> None:
@@ -133,16 +133,16 @@ def _check(spec: JobSpec) -> None:
     _choice(spec.accelerator.kind, "accelerator.kind", ("cpu", "tpu", "gpu"))
     _choice(spec.output.model_dtype, "output.model_dtype", (None, "fp32", "bf16", "fp16"))
     if training.lora is not None and training.lora.dropout > 0:
-        raise Failure(
+        raise RunnerError(
             "unsupported",
             f"lora.dropout: {training.lora.dropout}: PeftTrainer hands its model no random numbers, so that nothing "
             "would be dropped",
             "set lora.dropout: 0, or train with --backend native",
         )
     if training.batch_size is None and training.batch_tokens is None:  # where both are given, batch_tokens wins
-        raise Failure("invalid_spec", "training.batch_size and training.batch_tokens are both null")
+        raise RunnerError("invalid_spec", "training.batch_size and training.batch_tokens are both null")
     if spec.accelerator.fsdp * spec.accelerator.tp != spec.accelerator.cores:
-        raise Failure(
+        raise RunnerError(
             "invalid_spec",
             f"accelerator.mesh: fsdp {spec.accelerator.fsdp} times tp {spec.accelerator.tp} is not the "
             f"{spec.accelerator.cores} cores of {spec.accelerator.name}",
@@ -150,13 +150,13 @@ def _check(spec: JobSpec) -> None:
 
 
 def load_job_spec(path: Path) -> JobSpec:
-    """Raises Failure(invalid_spec) for a file that is no spec, Failure(unsupported) for what cannot be honoured."""
+    """Raises RunnerError: invalid_spec for a file that is no spec, unsupported for what cannot be honoured."""
     try:
         body = json.loads(path.read_bytes())
     except ValueError as error:
-        raise Failure("invalid_spec", f"{path}: not JSON: {error}") from error
+        raise RunnerError("invalid_spec", f"{path}: not JSON: {error}") from error
     if not isinstance(body, dict) or body.get("schema_version") != SCHEMA_VERSION:
-        raise Failure("invalid_spec", f"{path}: expected schema_version {SCHEMA_VERSION}")
+        raise RunnerError("invalid_spec", f"{path}: expected schema_version {SCHEMA_VERSION}")
     values = dict(body)
     del values["schema_version"]
     counted = {name: part for name, part in values.items() if name not in ("job_id", "output")}
@@ -171,7 +171,7 @@ def load_job_spec(path: Path) -> JobSpec:
         mesh = accelerator.pop("mesh")
         accelerator.update(fsdp=mesh["fsdp"], tp=mesh["tp"])
     except (KeyError, TypeError, ValueError) as error:
-        raise Failure("invalid_spec", f"{path}: missing or of another type: {error}") from error
+        raise RunnerError("invalid_spec", f"{path}: missing or of another type: {error}") from error
     values["model"] = _build(Model, model, "model")
     values["data"] = _build(Data, data, "data")
     values["training"] = _build(Training, training, "training")

@@ -1,8 +1,8 @@
-"""LoRA as the native engine has it, inside google-tunix (qwix): the same layers, the same start, the same adapter files.
+"""LoRA as the native engine has it, inside google-tunix (qwix): the same layers, start and adapter files.
 
 qwix gives a stacked array (k and v; q, k and v where there are as many of each) one A for all its parts. Here each part
-has columns of its own in that A, and the blocks of B that would mix parts are held at zero (their gradients are masked): the
-parametrisation is exactly one A and one B per projection, as in PEFT.
+has columns of its own in that A, and the blocks of B that would mix parts are held at zero by masking their gradients:
+the parametrisation is exactly one A and one B per projection, as in PEFT.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import qwix
 from flax import nnx
 
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.job_spec import Lora
 from runner.model_config import GemmaConfig
 from runner.weights import Part, Path_, parts
@@ -60,14 +60,16 @@ def scale_of(lora: Lora) -> float:
 
 
 def find_adapters(config: GemmaConfig, lora: Lora) -> list[Adapter]:
-    """The adapted projections in the native engine's order. Raises Failure for a pattern that matches nothing."""
+    """The adapted projections in the native engine's order. Raises RunnerError for a pattern that matches nothing."""
     linears = [part for part in parts(config) if part.name.split(".")[-2] in _ORDER]
     modules = {part.name: part.name.removesuffix(".weight") for part in linears}
     if not lora.target_modules:
-        raise Failure("invalid_spec", "lora.target_modules: names no layer")
+        raise RunnerError("invalid_spec", "lora.target_modules: names no layer")
     for pattern in lora.target_modules:
         if not any(matches_target(module, pattern) for module in modules.values()):
-            raise Failure("invalid_spec", f'lora.target_modules: "{pattern}" matches no linear layer: {", ".join(_ORDER)}')
+            raise RunnerError(
+                "invalid_spec", f'lora.target_modules: "{pattern}" matches no linear layer: {", ".join(_ORDER)}'
+            )
     taken: dict[Path_, int] = {}
     adapters = []
     for part in linears:
@@ -121,7 +123,7 @@ def add_lora(model: nnx.Module, config: GemmaConfig, lora: Lora, seed: int, rows
     start = first_values(adapters, lora, seed)
     leaves = dict(nnx.to_flat_state(nnx.state(adapted, nnx.LoRAParam)))
     if len(leaves) != 2 * len(groups):
-        raise Failure("internal", f"qwix made {len(leaves)} LoRA arrays for {len(groups)} adapted ones")
+        raise RunnerError("internal", f"qwix made {len(leaves)} LoRA arrays for {len(groups)} adapted ones")
     filled = {}
     for leaf, group in groups.items():
         a_path, b_path = _lora_paths(leaf)

@@ -1,7 +1,7 @@
 """Sum of the targets' negative log-likelihoods, from hidden states: the logits of a chunk at a time, in fp32.
 
-google-tunix's own loss builds logits, a one-hot and a log-softmax of [rows, tokens, vocabulary] at once, which alone fills
-a TPU core. Here each chunk's logits are made again in the backward pass.
+google-tunix's own loss builds logits, a one-hot and a log-softmax of [rows, tokens, vocabulary] at once, which alone
+fills a TPU core. Here each chunk's logits are made again in the backward pass.
 """
 
 from __future__ import annotations

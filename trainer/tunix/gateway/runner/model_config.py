@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runner.failure import Failure
+from runner.failure import RunnerError
 
 _FAMILIES = {"gemma": 1, "gemma2": 2, "gemma3_text": 3, "gemma3": 3}
 _SLIDING, _GLOBAL = "sliding_attention", "full_attention"
@@ -67,7 +67,7 @@ class _Problems:
 
     def raise_if_any(self) -> None:
         if self._lines:
-            raise Failure(
+            raise RunnerError(
                 "unsupported",
                 f"{self._path}: google-tunix cannot train this model: " + "; ".join(self._lines),
                 "train it with --backend native",
@@ -146,21 +146,23 @@ def _check(config: GemmaConfig, text: dict[str, Any], problems: _Problems) -> No
 
 
 def load_gemma_config(folder: Path) -> GemmaConfig:
-    """Raises Failure(model_invalid) for what is no Gemma, Failure(unsupported) for one that google-tunix has not."""
+    """Raises RunnerError: model_invalid for what is no Gemma, unsupported for one that google-tunix has not."""
     path = folder / "config.json"
     try:
         root = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise Failure("model_invalid", f"{path}: not found; a model is a Hugging Face folder") from error
+        raise RunnerError("model_invalid", f"{path}: not found; a model is a Hugging Face folder") from error
     except ValueError as error:
-        raise Failure("model_invalid", f"{path}: not JSON: {error}") from error
+        raise RunnerError("model_invalid", f"{path}: not JSON: {error}") from error
     family = _FAMILIES.get(root.get("model_type", ""))
     if family is None:
-        raise Failure("model_invalid", f'{path}: "model_type": {json.dumps(root.get("model_type"))} is no Gemma 1, 2 or 3')
+        raise RunnerError(
+            "model_invalid", f'{path}: "model_type": {json.dumps(root.get("model_type"))} is no Gemma 1, 2 or 3'
+        )
     image_text = root["model_type"] == "gemma3"
     text = root.get("text_config") if image_text else root
     if not isinstance(text, dict):
-        raise Failure("model_invalid", f'{path}: an image-text model needs "text_config"')
+        raise RunnerError("model_invalid", f'{path}: an image-text model needs "text_config"')
     first, second = family == 1, family == 2
     problems = _Problems(path)
     try:
@@ -194,7 +196,7 @@ def load_gemma_config(folder: Path) -> GemmaConfig:
             max_positions=int(text.get("max_position_embeddings", 131_072 if family == 3 else 8192)),
         )
     except (TypeError, ValueError) as error:
-        raise Failure("model_invalid", f"{path}: {error}") from error
+        raise RunnerError("model_invalid", f"{path}: {error}") from error
     if image_text and root.get("tie_word_embeddings") is False:
         problems.add("tie_word_embeddings", "false: only true is there")
     _check(config, text, problems)

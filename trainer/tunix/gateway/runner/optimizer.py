@@ -1,5 +1,5 @@
-"""AdamW as the native engine does it (trainer/optimizer.h, trainer/train_step.cc): gradients clipped by their global norm,
-weight decay on everything but norms, a step that is not finite changes nothing but the count of steps."""
+"""AdamW as the native engine does it (trainer/optimizer.h, trainer/train_step.cc): gradients clipped by their global
+norm, weight decay on everything but norms, a step that is not finite changes nothing but the count of steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Tree = Any
 
 
 class StepState(NamedTuple):
-    count: jax.Array  # finished steps, skipped ones too: the schedule's
+    steps: jax.Array  # finished ones, skipped ones too: the schedule's
     grad_norm: jax.Array  # of the last step, before clipping
     adam: Any
 
@@ -38,7 +38,7 @@ def decays(names: list[str]) -> bool:
 
 
 def make_optimizer(training: Training, schedule: Schedule, mask_of: MaskOf | None) -> optax.GradientTransformation:
-    """`mask_of`: where a parameter's gradient counts (runner/lora.py: some have no counterpart in the native engine)."""
+    """`mask_of`: where a parameter's gradient counts; some have no native counterpart (runner/lora.py)."""
     adam = optax.chain(
         optax.scale_by_adam(b1=training.adam_beta1, b2=training.adam_beta2, eps=training.adam_epsilon),
         optax.add_decayed_weights(
@@ -65,9 +65,9 @@ def make_optimizer(training: Training, schedule: Schedule, mask_of: MaskOf | Non
             coefficient = jnp.minimum(1.0, training.max_grad_norm / (norm + 1e-6))
             gradients = jax.tree.map(lambda g: (g * coefficient).astype(g.dtype), gradients)
         updates, adam_state = adam.update(gradients, state.adam, params)
-        rate = schedule.traced_rate(state.count)
+        rate = schedule.traced_rate(state.steps)
         updates = jax.tree.map(lambda u: jnp.where(finite, -rate * u, 0).astype(u.dtype), updates)
         adam_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), adam_state, state.adam)
-        return updates, StepState(state.count + 1, norm, adam_state)
+        return updates, StepState(state.steps + 1, norm, adam_state)
 
     return optax.GradientTransformation(init, update)

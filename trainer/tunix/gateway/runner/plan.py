@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.job_spec import Training
 from runner.rows import Rows
 from runner.sample_order import epoch_order
@@ -43,10 +43,14 @@ class Plan:
         self._rows = rows
         longest = int(rows.lengths.max())
         if training.batch_tokens is not None and longest > training.batch_tokens:
-            raise Failure("data_invalid", f"training.batch_tokens: {training.batch_tokens} is less than a row of {longest} tokens")
+            raise RunnerError(
+                "data_invalid", f"training.batch_tokens: {training.batch_tokens} is less than a row of {longest} tokens"
+            )
         self.total_steps = self._count_steps()
         if self.total_steps < 1:
-            raise Failure("invalid_spec", f"training.num_epochs: {training.num_epochs} of an epoch is no step at all")
+            raise RunnerError(
+                "invalid_spec", f"training.num_epochs: {training.num_epochs} of an epoch is no step at all"
+            )
         self.schedule = Schedule(
             kind=training.lr_scheduler,
             peak=training.learning_rate,
@@ -61,6 +65,7 @@ class Plan:
         rows = self._rows
         while number < self.total_steps:
             order, ends = self._epoch(epoch)
+            begins = [0, *ends[:-1]]
             accumulation = self._training.gradient_accumulation_steps
             steps = -(-len(ends) // accumulation)
             for first in range(0, len(ends), accumulation):
@@ -69,8 +74,12 @@ class Plan:
                 number += 1
                 if number <= after:
                     continue
-                begins = [0, *ends][first : first + accumulation]
-                micro = [order[a:b] for a, b in zip(begins, ends[first : first + accumulation])]
+                micro = [
+                    order[a:b]
+                    for a, b in zip(
+                        begins[first : first + accumulation], ends[first : first + accumulation], strict=True
+                    )
+                ]
                 taken = np.concatenate(micro)
                 position = ends[min(first + accumulation, len(ends)) - 1]
                 done = epoch + 1 if first // accumulation == steps - 1 else epoch + position / len(rows)

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.job_spec import Data
 
 
@@ -50,7 +50,7 @@ def _problem(row: object, vocab_size: int, max_seq_length: int) -> str | None:
 
 
 def load_rows(data: Data, vocab_size: int, max_seq_length: int) -> Rows:
-    """Raises Failure(data_invalid) when the file is not the one that the spec names, or a row cannot be trained on."""
+    """Raises RunnerError(data_invalid) for another file than the spec names, or a row that cannot be trained on."""
     digest = hashlib.sha256()
     ids: list[np.ndarray] = []
     mask: list[np.ndarray] = []
@@ -61,17 +61,19 @@ def load_rows(data: Data, vocab_size: int, max_seq_length: int) -> Rows:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise Failure("data_invalid", f"{data.path}:{number}: not JSON: {error}") from error
+                raise RunnerError("data_invalid", f"{data.path}:{number}: not JSON: {error}") from error
             problem = _problem(row, vocab_size, max_seq_length)
             if problem:
-                raise Failure("data_invalid", f"{data.path}:{number}: {problem}")
+                raise RunnerError("data_invalid", f"{data.path}:{number}: {problem}")
             ids.append(np.array(row["input_ids"], dtype=np.int32))
             mask.append(np.array(row["loss_mask"], dtype=bool))
             offsets.append(offsets[-1] + len(ids[-1]))
     if digest.hexdigest() != data.sha256:
-        raise Failure("data_invalid", f"{data.path}: its SHA-256 is {digest.hexdigest()}, the job's is {data.sha256}")
+        raise RunnerError(
+            "data_invalid", f"{data.path}: its SHA-256 is {digest.hexdigest()}, the job's is {data.sha256}"
+        )
     if len(ids) != data.rows:
-        raise Failure("data_invalid", f"{data.path}: {len(ids)} rows, the job's data set has {data.rows}")
+        raise RunnerError("data_invalid", f"{data.path}: {len(ids)} rows, the job's data set has {data.rows}")
     if not ids:
-        raise Failure("data_invalid", f"{data.path}: no rows")
+        raise RunnerError("data_invalid", f"{data.path}: no rows")
     return Rows(np.concatenate(ids), np.concatenate(mask), np.array(offsets, dtype=np.int64))

@@ -13,7 +13,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from runner.failure import Failure
+from runner.failure import RunnerError
 
 DTYPES: dict[str, np.dtype] = {
     "F32": np.dtype(np.float32),
@@ -41,7 +41,7 @@ class SafetensorsFile:
             length = int.from_bytes(file.read(8), "little")
             size = os.fstat(file.fileno()).st_size
             if length > min(_MOST_HEADER_BYTES, size - 8):
-                raise Failure("model_invalid", f"{path}: not a safetensors file, or cut short")
+                raise RunnerError("model_invalid", f"{path}: not a safetensors file, or cut short")
             try:
                 header = json.loads(file.read(length))
                 header.pop("__metadata__", None)
@@ -52,12 +52,12 @@ class SafetensorsFile:
                     for name, entry in header.items()
                 }
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise Failure("model_invalid", f"{path}: its header cannot be read: {error}") from error
+                raise RunnerError("model_invalid", f"{path}: its header cannot be read: {error}") from error
             for info in self.tensors.values():
                 if not 8 + length <= info.begin <= info.end <= size:
-                    raise Failure("model_invalid", f"{path}: {info.name} lies outside the file")
+                    raise RunnerError("model_invalid", f"{path}: {info.name} lies outside the file")
                 if info.dtype in DTYPES and info.end - info.begin != DTYPES[info.dtype].itemsize * _count(info.shape):
-                    raise Failure("model_invalid", f"{path}: {info.name} has another length than its shape says")
+                    raise RunnerError("model_invalid", f"{path}: {info.name} has another length than its shape says")
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def bytes(self, info: TensorInfo) -> memoryview:
@@ -65,7 +65,9 @@ class SafetensorsFile:
 
     def array(self, info: TensorInfo) -> np.ndarray:
         if info.dtype not in DTYPES:
-            raise Failure("model_invalid", f"{self.path}: {info.name} has dtype {info.dtype}; expected F32, BF16 or F16")
+            raise RunnerError(
+                "model_invalid", f"{self.path}: {info.name} has dtype {info.dtype}; expected F32, BF16 or F16"
+            )
         return np.frombuffer(self.bytes(info), dtype=DTYPES[info.dtype]).reshape(info.shape)
 
 
@@ -110,9 +112,15 @@ def write_safetensors(path: Path, tensors: list[TensorSource]) -> str:
             digest.update(part)
         for tensor in tensors:
             value = tensor.read()
-            data = value if isinstance(value, memoryview) else memoryview(np.ascontiguousarray(value).view(np.uint8).reshape(-1))
+            data = (
+                value
+                if isinstance(value, memoryview)
+                else memoryview(np.ascontiguousarray(value).view(np.uint8).reshape(-1))
+            )
             if len(data) != tensor.size:
-                raise Failure("internal", f"{path}: {tensor.name} has {len(data)} bytes, and {tensor.size} were announced")
+                raise RunnerError(
+                    "internal", f"{path}: {tensor.name} has {len(data)} bytes, and {tensor.size} were announced"
+                )
             file.write(data)
             digest.update(data)
         file.flush()

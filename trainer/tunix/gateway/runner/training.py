@@ -22,11 +22,11 @@ from runner import devices
 from runner.batches import BatchShapes, MicroBatch, micro_batches
 from runner.checkpoints import CheckpointFolder, Saved, SealedCheckpointManager
 from runner.events import EventWriter
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.job_spec import JobSpec
 from runner.loss import summed_loss, tokens_per_chunk
 from runner.model_config import GemmaConfig
-from runner.optimizer import MaskOf, StepState, make_optimizer
+from runner.optimizer import MaskOf, make_optimizer
 from runner.plan import Plan, Step
 from runner.rows import Rows
 
@@ -73,8 +73,12 @@ class Trainer(peft_trainer.PeftTrainer):
     """
 
     def __init__(
-        self, model: nnx.Module, optimizer: optax.GradientTransformation, config: peft_trainer.TrainingConfig,
-        on_step: Callable[[_Running], None], on_compiled: Callable[[float], None],
+        self,
+        model: nnx.Module,
+        optimizer: optax.GradientTransformation,
+        config: peft_trainer.TrainingConfig,
+        on_step: Callable[[_Running], None],
+        on_compiled: Callable[[float], None],
     ) -> None:
         super().__init__(model, optimizer, config)
         self._accumulation = config.get_with_default("gradient_accumulation_steps", 1)
@@ -233,12 +237,15 @@ class Run:
         self._skipped_in_a_row += 1
         rows = ", ".join(str(row + 1) for row in np.concatenate(step.micro_batches)[:20])
         if spec.training.on_nonfinite == "stop" or self._skipped_in_a_row >= _MOST_SKIPPED_IN_A_ROW:
-            raise Failure(
+            raise RunnerError(
                 "nonfinite",
-                f"step {step.number}: loss {loss}, gradient norm {norm}: not finite; nothing was updated. Its rows: {rows}",
+                f"step {step.number}: loss {loss}, gradient norm {norm}: not finite; nothing was updated. "
+                f"Its rows: {rows}",
                 "look at these rows, lower training.learning_rate, or set training.on_nonfinite: skip",
             )
-        self._events.emit("warning", message=f"step {step.number}: loss or gradient not finite, skipped; its rows: {rows}")
+        self._events.emit(
+            "warning", message=f"step {step.number}: loss or gradient not finite, skipped; its rows: {rows}"
+        )
 
     def _tell_checkpoint(self, saved: Saved) -> None:
         path = saved.path.relative_to(self._checkpoints.root.parent)

@@ -1,5 +1,5 @@
-"""Hugging Face's tensors <-> the arrays of google-tunix's model, by a mapping of our own (google-tunix's loads Gemma 1 with
-arrays missing). Whatever is not filled is an error."""
+"""Hugging Face's tensors <-> the arrays of google-tunix's model, by a mapping of our own: google-tunix's loads Gemma 1
+with arrays missing. Whatever is not filled is an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from runner.failure import Failure
+from runner.failure import RunnerError
 from runner.model_config import GemmaConfig
 from runner.safetensors_file import DTYPES, SafetensorsFile, TensorInfo
 
@@ -71,9 +71,10 @@ def parts(config: GemmaConfig) -> list[Part]:
     for i in range(config.num_layers):
         name, attention = f"model.layers.{i}.", ("layers", i, "attn")
 
-        def norm(hf: str, *leaf: str) -> Part:
-            return Part(f"{name}{hf}.weight", ("layers", i, *leaf, "scale"), "same")
+        def norm(hf: str, *leaf: str, at: int = i) -> Part:
+            return Part(f"model.layers.{at}.{hf}.weight", ("layers", at, *leaf, "scale"), "same")
 
+        projections: list[tuple[str, str, int | None, int]]
         if config.fused_qkv:
             projections = [(f"{part}_proj", "qkv_einsum", at, heads) for at, part in enumerate("qkv")]
         else:
@@ -81,7 +82,9 @@ def parts(config: GemmaConfig) -> list[Part]:
             projections += [(f"{part}_proj", "kv_einsum", at, kv_heads) for at, part in enumerate("kv")]
         for hf, leaf, at, count in projections:
             result.append(Part(f"{name}self_attn.{hf}.weight", (*attention, leaf, "w"), "heads", at, count))
-        result.append(Part(f"{name}self_attn.o_proj.weight", (*attention, "attn_vec_einsum", "w"), "output", None, heads))
+        result.append(
+            Part(f"{name}self_attn.o_proj.weight", (*attention, "attn_vec_einsum", "w"), "output", None, heads)
+        )
         if config.family == 3:
             result += [norm("self_attn.q_norm", "attn", "_query_norm"), norm("self_attn.k_norm", "attn", "_key_norm")]
         for hf in ("gate_proj", "up_proj", "down_proj"):
@@ -113,7 +116,7 @@ class WeightFiles:
             file = SafetensorsFile(path)
             for info in file.tensors.values():
                 if info.name in self._found:
-                    raise Failure("model_invalid", f"{path}: {info.name} stands in another file too")
+                    raise RunnerError("model_invalid", f"{path}: {info.name} stands in another file too")
                 self._found[info.name] = (file, info)
         self.parts = parts(config)
         self._names: dict[str, str] = {}
@@ -125,10 +128,14 @@ class WeightFiles:
                 continue
             shape = self._found[name][1].shape
             if shape != part.shape(config):
-                raise Failure("model_invalid", f"{folder}: {name} is {list(shape)}, expected {list(part.shape(config))}")
+                raise RunnerError(
+                    "model_invalid", f"{folder}: {name} is {list(shape)}, expected {list(part.shape(config))}"
+                )
             self._names[part.name] = name
         if missing:
-            raise Failure("model_invalid", f"{folder}: tensors are missing: {', '.join(missing[:5])} ({len(missing)} in all)")
+            raise RunnerError(
+                "model_invalid", f"{folder}: tensors are missing: {', '.join(missing[:5])} ({len(missing)} in all)"
+            )
         self._check_others(folder)
 
     def _spellings(self, name: str) -> list[str]:
@@ -147,9 +154,11 @@ class WeightFiles:
             elif name.endswith("lm_head.weight"):
                 head, embedding = self._array(name), self.tensor(self.parts[0])
                 if head.dtype != embedding.dtype or head.tobytes() != embedding.tobytes():
-                    raise Failure("unsupported", f"{folder}: {name} is not the embedding: google-tunix ties the head to it")
+                    raise RunnerError(
+                        "unsupported", f"{folder}: {name} is not the embedding: google-tunix ties the head to it"
+                    )
             else:
-                raise Failure("unsupported", f"{folder}: {name}: google-tunix has no place for it")
+                raise RunnerError("unsupported", f"{folder}: {name}: google-tunix has no place for it")
 
     def _array(self, name: str) -> np.ndarray:
         file, info = self._found[name]
@@ -187,12 +196,12 @@ def _files_of(folder: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except FileNotFoundError as error:
-        raise Failure("model_invalid", f"{folder}: neither model.safetensors nor {INDEX} is there") from error
+        raise RunnerError("model_invalid", f"{folder}: neither model.safetensors nor {INDEX} is there") from error
     except (ValueError, KeyError, AttributeError) as error:
-        raise Failure("model_invalid", f"{index}: cannot be read: {error}") from error
+        raise RunnerError("model_invalid", f"{index}: cannot be read: {error}") from error
     for name in names:
         if "/" in name or not (folder / name).exists():
-            raise Failure("model_invalid", f"{index}: {name} is not in the folder")
+            raise RunnerError("model_invalid", f"{index}: {name} is not in the folder")
     return [folder / name for name in names]
 
 
@@ -207,18 +216,18 @@ def load_model(model: nnx.Module, files: WeightFiles, dtype: Any, mesh: jax.shar
     filled = {}
     for path, leaf in leaves.items():
         if path not in by_leaf:
-            raise Failure("internal", f"google-tunix's model has {path}, for which there is no tensor")
+            raise RunnerError("internal", f"google-tunix's model has {path}, for which there is no tensor")
         value = _leaf_value(by_leaf.pop(path), files).astype(dtype)
         if value.shape != leaf.shape:
-            raise Failure("internal", f"{path}: {value.shape}, and google-tunix's model has {leaf.shape}")
+            raise RunnerError("internal", f"{path}: {value.shape}, and google-tunix's model has {leaf.shape}")
         sharding = shardings[path].get_raw_value() if path in shardings else jax.devices()[0]
         filled[path] = leaf.replace(jax.device_put(value, sharding))
     if by_leaf:
-        raise Failure("internal", f"google-tunix's model has no {next(iter(by_leaf))}")
+        raise RunnerError("internal", f"google-tunix's model has no {next(iter(by_leaf))}")
     loaded = nnx.merge(graph, nnx.from_flat_state(filled))
     empty = [str(p) for p, x in jax.tree_util.tree_leaves_with_path(nnx.state(loaded)) if not isinstance(x, jax.Array)]
     if empty:
-        raise Failure("internal", f"not filled: {', '.join(empty)}")
+        raise RunnerError("internal", f"not filled: {', '.join(empty)}")
     return loaded
 
 
