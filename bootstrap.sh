@@ -120,8 +120,8 @@ run_install() {  # PREFIX [--cuda]
 # Builds the release and, of the torch-free part, a twin with AddressSanitizer and UndefinedBehaviorSanitizer. Then one
 # ctest run over both trees, so that there is one list of results and one closing line.
 run_test() {
-  install_packages
-  build release -- all cuda_sources
+  install_packages --nvcc
+  build release -DGEMMA_SFT_NVCC=ON -- all cuda_sources cuda_kernels
   build asan -DGEMMA_SFT_TORCH=OFF -DGEMMA_SFT_BENCHMARKS=OFF -DGEMMA_SFT_SANITIZE=address,undefined
   mkdir -p "$root/build/test"
   printf 'subdirs("%s" "%s")\n' "$root/build/release" "$root/build/asan" >"$root/build/test/CTestTestfile.cmake"
@@ -142,7 +142,7 @@ run_test_long() {  # [--seed N]
 clean_cache() {
   [ -d "$cache" ] || { say "$cache does not exist"; return 0; }
   say "removing $(du -sh "$cache" | cut -f1) from $cache"
-  rm -rf "$cache"/downloads "$cache"/libtorch-* "$cache"/sentencepiece-* "$cache"/clang-format-* "$cache"/work.* \
+  rm -rf "$cache"/downloads "$cache"/libtorch-* "$cache"/sentencepiece-* "$cache"/clang-format-* "$cache"/nvcc-* "$cache"/work.* \
     "$cache"/lock
   rmdir --ignore-fail-on-non-empty "$cache"
 }

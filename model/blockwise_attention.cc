@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "model/cpu_rows.h"
+#include "model/gpu/fused.h"
 #include "model/hand_written_backward.h"
 #include "model/matrix_product.h"
 
@@ -86,6 +87,20 @@ ScoreRow score_row(int64_t row, const Block& block, const Shape& shape, const At
   return result;
 }
 
+// The same for all rows of a block at once, for the GPU's kernels.
+ScoreBlock score_block(const at::Tensor& log_sums, const Block& block, const Shape& shape,
+                       const AttentionOptions& options) {
+  return {.stacks = shape.batch(),
+          .rows = (block.end - block.begin) * shape.group,
+          .keys = block.keys(),
+          .group = shape.group,
+          .first_last = block.begin + shape.keys - shape.queries + 1 - block.first_key,
+          .window = options.window,
+          .scale = static_cast<float>(options.scale),
+          .softcap = static_cast<float>(options.softcap.value_or(0.0)),
+          .log_sum_stride = log_sums.stride(0)};
+}
+
 // True where a query of the block must not see a key: [queries, 1, keys].
 at::Tensor hidden_keys(const Block& block, const Shape& shape, int64_t window, at::Device device) {
   const auto options = at::TensorOptions().dtype(at::kLong).device(device);
@@ -119,6 +134,13 @@ WideScores widen(const at::Tensor& scores, const Block& block, const Shape& shap
 // scores [batch, rows, keys] -> softmax weights of the same dtype; log_sums [batch, rows, 1] fp32 is written.
 at::Tensor to_weights(at::Tensor scores, at::Tensor log_sums, const Block& block, const Shape& shape,
                       const AttentionOptions& options) {
+  if (takes_fused(FusedKernel::kAttention, scores)) {
+    with_fused(scores, [&](const auto& kernels, auto kind) {
+      kernels.attention_weights(score_block(log_sums, block, shape, options), rows_out<decltype(kind)>(scores),
+                                rows_out<float>(log_sums), fused_stream(scores));
+    });
+    return scores;
+  }
   if (!has_row_kernels(scores)) {
     const at::Tensor masked = widen(scores, block, shape, options).masked;
     const at::Tensor sums = masked.logsumexp({-1}, /*keepdim=*/true);
@@ -148,6 +170,14 @@ struct RowGradients {
 // The scores made again and the gradient of the weights -> the weights and the gradient of the scores, scale included.
 RowGradients to_gradients(at::Tensor scores, at::Tensor weights_gradient, const at::Tensor& log_sums,
                           const Block& block, const Shape& shape, const AttentionOptions& options) {
+  if (takes_fused(FusedKernel::kAttention, scores)) {
+    with_fused(scores, [&](const auto& kernels, auto kind) {
+      using T = decltype(kind);
+      kernels.attention_backward(score_block(log_sums, block, shape, options), rows_in<float>(log_sums),
+                                 rows_out<T>(scores), rows_out<T>(weights_gradient), fused_stream(scores));
+    });
+    return {scores, weights_gradient};
+  }
   if (!has_row_kernels(scores)) {
     const WideScores wide = widen(scores, block, shape, options);
     const at::Tensor weights = at::sub(wide.masked, log_sums).exp_();

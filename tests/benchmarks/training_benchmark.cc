@@ -102,7 +102,9 @@ void the_update(benchmark::State& state) {
   for (const Parameter& parameter : optimizer.parameters()) {
     at::Tensor(parameter.tensor).mutable_grad() = at::randn(parameter.tensor.sizes());
   }
-  for (auto _ : state) optimizer.step(1e-5, 1.0);
+  const at::Tensor one = at::ones({}), zero = at::zeros({});
+  int64_t step = 0;
+  for (auto _ : state) optimizer.step(1e-5, one, zero, ++step);
 }
 BENCHMARK(the_update)->Unit(benchmark::kMillisecond)->UseRealTime();
 

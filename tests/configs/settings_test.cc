@@ -171,6 +171,7 @@ TEST(Settings, TheKeysOfTheIssueAreTheKeysOfTheTable) {
                                              "training.max_grad_norm",
                                              "training.seed",
                                              "training.precision",
+                                             "training.stochastic_rounding",
                                              "training.shuffle",
                                              "training.packing",
                                              "training.activation_checkpointing",
