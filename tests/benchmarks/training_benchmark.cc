@@ -1,7 +1,9 @@
 // How fast a training step is, and its parts that are ours: the loss head, the update. Items are tokens.
 #include <ATen/ops/arange.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <benchmark/benchmark.h>
 #include <c10/core/GradMode.h>
 
