@@ -101,8 +101,7 @@ size_t fields_of_run_config() {
   const auto& [manifest, data, format, validation, fraction, bad, on_long, samples, control] = config.dataset;
   const auto& [steps, epochs, size, tokens, accumulation, rate, scheduler, floor, warm, ratio, decay, beta1, beta2,
                epsilon, norm, seed, precision, stochastic, shuffle, packing, checkpointing, deterministic, nonfinite,
-               optimizer] =
-      config.training;
+               optimizer] = config.training;
   const auto& [rank, alpha, dropout, modules, rslora, from] = config.lora;
   const auto& [every, best, patience] = config.evaluation;
   const auto& [run_dir, checkpoint, keep, dtype] = config.output;
