@@ -11,6 +11,7 @@ usage: ./bootstrap.sh COMMAND [OPTION]...
 
   demo [--seed N]...      build, then train a tiny Gemma from nothing and show what it learnt (about 2 minutes)
   test                    build, then run every check and test
+  test-tunix              build, then run the tests that train with the real google-tunix (its own Python environment)
   test-long [--seed N]    build, then run the counted suites with many more cases (hours); prints a table of N/N
   build [--cuda]          build only; --cuda: for NVIDIA GPUs too (several GB of libraries)
   install PREFIX [--cuda] build and install below PREFIX
@@ -28,6 +29,8 @@ die() { say "$*"; exit 1; }
 # ---- packages -------------------------------------------------------------------------------------------------------
 have_package() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
+wants_python=no  # for tests that make a virtual environment of their own
+
 # missing_packages: what apt has to bring, one per line. A tool that is there already counts, wherever it came from.
 missing_packages() {
   local pair library
@@ -38,6 +41,8 @@ missing_packages() {
     libcurl4-openssl-dev libpq-dev libgtest-dev libgmock-dev libbenchmark-dev; do
     have_package "$library" || echo "$library"
   done
+  if [ "$wants_python" = yes ] && ! python3 -c 'import ensurepip' >/dev/null 2>&1; then printf '%s\n' python3 python3-venv; fi
+  if [ "$wants_python" = yes ]; then command -v openssl >/dev/null || echo openssl; fi
   if [ -n "$("$root/third_party/fetch.sh" "$@" --plan 2>&1)" ]; then  # something is to be downloaded with pip
     command -v unzip >/dev/null || echo unzip
     python3 -m pip --version >/dev/null 2>&1 || printf '%s\n' python3 python3-pip
@@ -120,8 +125,10 @@ run_install() {  # PREFIX [--cuda]
 # Builds the release and, of the torch-free part, a twin with AddressSanitizer and UndefinedBehaviorSanitizer. Then one
 # ctest run over both trees, so that there is one list of results and one closing line.
 run_test() {
-  install_packages --nvcc
-  build release -DGEMMA_SFT_NVCC=ON -- all cuda_sources cuda_kernels
+  wants_python=yes
+  install_packages
+  "$root/trainer/tunix/gateway/environment.sh" --test >/dev/null || say "the gateway's tests will say why they cannot run"
+  build release -- all cuda_sources
   build asan -DGEMMA_SFT_TORCH=OFF -DGEMMA_SFT_BENCHMARKS=OFF -DGEMMA_SFT_SANITIZE=address,undefined
   mkdir -p "$root/build/test"
   printf 'subdirs("%s" "%s")\n' "$root/build/release" "$root/build/asan" >"$root/build/test/CTestTestfile.cmake"
@@ -129,6 +136,15 @@ run_test() {
   say "names that begin with asan: the torch-free tests again, under the sanitizers; skipped tests are listed at the end"
   cd "$root/build/test"
   exec ctest --output-on-failure --no-tests=error --parallel "$(nproc)"
+}
+
+# What google-tunix itself does with a job: minutes, and a Python environment of a gigabyte, so not part of run_test.
+run_test_tunix() {
+  wants_python=yes
+  install_packages
+  "$root/trainer/tunix/gateway/runner/environment.sh" --test >/dev/null || die "the environment of google-tunix was not made"
+  build release -- "${product[@]}"
+  exec "$root/tests/trainer/tunix/runner/run.sh" "$root/build/release/bin"
 }
 
 run_test_long() {  # [--seed N]
@@ -142,8 +158,8 @@ run_test_long() {  # [--seed N]
 clean_cache() {
   [ -d "$cache" ] || { say "$cache does not exist"; return 0; }
   say "removing $(du -sh "$cache" | cut -f1) from $cache"
-  rm -rf "$cache"/downloads "$cache"/libtorch-* "$cache"/sentencepiece-* "$cache"/clang-format-* "$cache"/nvcc-* "$cache"/work.* \
-    "$cache"/lock
+  rm -rf "$cache"/downloads "$cache"/libtorch-* "$cache"/sentencepiece-* "$cache"/clang-format-* "$cache"/work.* \
+    "$cache"/lock "$cache"/venv-gateway* "$cache"/venv-tunix* "$cache"/jax-tests
   rmdir --ignore-fail-on-non-empty "$cache"
 }
 
@@ -153,6 +169,7 @@ case $command in
   -h | --help | help) usage ;;
   demo) run_demo "$@" ;;
   test) [ $# -eq 0 ] || { usage >&2; exit 64; }; run_test ;;
+  test-tunix) [ $# -eq 0 ] || { usage >&2; exit 64; }; run_test_tunix ;;
   test-long)
     [ $# -eq 0 ] || { [ $# -eq 2 ] && [ "$1" = --seed ]; } || { usage >&2; exit 64; }
     run_test_long "$@"

@@ -3,7 +3,6 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <stdexcept>
 
 #include "data/batches/packer.h"
@@ -44,15 +43,8 @@ nlohmann::json read_golden_json(const std::string& name) {
   return nlohmann::json::parse(read_file(golden_folder(name) / "case.json"));
 }
 
-at::Device test_device() {
-  const char* name = std::getenv("GEMMA_SFT_TEST_DEVICE");
-  return at::Device(name == nullptr ? "cpu" : name);
-}
-
-Gemma load_golden_model(const std::string& name, const GemmaOptions& given) {
+Gemma load_golden_model(const std::string& name, const GemmaOptions& options) {
   const fs::path folder = golden_folder(name) / "model";
-  GemmaOptions options = given;
-  options.device = test_device();
   Gemma model(load_gemma_config(folder), options);
   load_weights(model, folder);
   return model;
