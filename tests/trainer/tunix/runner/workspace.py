@@ -130,6 +130,7 @@ class Workspace:
         body = json.loads((sent / "job_request.json").read_text())
         rows = (sent / "dataset.jsonl").read_bytes()
         lengths = [len(json.loads(line)["input_ids"]) for line in rows.splitlines()]
+        targets = sum(sum(json.loads(line)["loss_mask"]) for line in rows.splitlines())
         spec: dict[str, Any] = {
             "schema_version": 1,
             "job_id": "job_abc123xyz",
@@ -141,7 +142,7 @@ class Workspace:
                 "bytes": len(rows),
                 "sha256": hashlib.sha256(rows).hexdigest(),
                 "tokens": sum(lengths),
-                "target_tokens": 0,
+                "target_tokens": targets,
                 "longest_row": max(lengths),
             },
             "training": _DEFAULTS | body["training"],

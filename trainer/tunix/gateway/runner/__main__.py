@@ -52,7 +52,7 @@ def _versions() -> dict[str, str]:
 
 def run(arguments: argparse.Namespace, spec: JobSpec, events: EventWriter, stopped: StopSignal) -> int:
     """Everything after the spec. Returns the exit code."""
-    start = time.perf_counter()
+    start, training = time.perf_counter(), spec.training
     from runner.model_config import load_gemma_config
     from runner.plan import Plan
     from runner.rows import load_rows
@@ -83,6 +83,8 @@ def run(arguments: argparse.Namespace, spec: JobSpec, events: EventWriter, stopp
     events.emit(
         "started", versions=_versions(), devices=device_names(), total_steps=plan.total_steps, resumed_from=resumed
     )
+    if training.packing:
+        events.emit("log", message="rows are padded: google-tunix packs none; the numbers are those of packed rows")
     if arguments.dry_run:
         events.emit("completed", steps=0, seconds=time.perf_counter() - start)
         return 0
@@ -92,7 +94,7 @@ def run(arguments: argparse.Namespace, spec: JobSpec, events: EventWriter, stopp
     from runner.lora import add_lora, gradient_mask
     from runner.training import Run
 
-    lora, training = spec.training.lora, spec.training
+    lora = training.lora
     frozen_bf16 = lora is not None and files.dtype == "BF16"  # the same numbers in half the memory
     dtype = "bfloat16" if spec.precision == "bf16" or (frozen_bf16 and spec.precision != "fp32") else "float32"
     mask_of = None

@@ -206,7 +206,7 @@ def _write_adapter(spec: JobSpec, config: GemmaConfig, lora: Lora, model: nnx.Mo
         "peft_type": "LORA",
         "r": lora.rank,
         "rank_pattern": {},
-        "revision": None,
+        "revision": spec.model.revision,
         "target_modules": _targets([adapter.module for adapter, _, _ in adapters], config),
         "task_type": "CAUSAL_LM",
         "use_dora": False,

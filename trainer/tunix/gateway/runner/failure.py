@@ -43,7 +43,8 @@ def explain(error: BaseException) -> RunnerError:
             "lower training.batch_size, set training.activation_checkpointing, lora.rank or training.precision: bf16, "
             "or take a larger accelerator",
         )
-    if isinstance(error, OSError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = "No space left on device" in text or "Disk quota exceeded" in text  # from tensorstore it is no OSError
+    if full or isinstance(error, OSError):
+        full = full or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         return RunnerError("io_error", text[:2000], "free space on the disk of the work folder" if full else None)
     return RunnerError("internal", f"{type(error).__name__}: {text[:2000]}")

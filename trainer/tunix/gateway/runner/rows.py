@@ -72,8 +72,18 @@ def load_rows(data: Data, vocab_size: int, max_seq_length: int) -> Rows:
         raise RunnerError(
             "data_invalid", f"{data.path}: its SHA-256 is {digest.hexdigest()}, the job's is {data.sha256}"
         )
-    if len(ids) != data.rows:
-        raise RunnerError("data_invalid", f"{data.path}: {len(ids)} rows, the job's data set has {data.rows}")
     if not ids:
         raise RunnerError("data_invalid", f"{data.path}: no rows")
-    return Rows(np.concatenate(ids), np.concatenate(mask), np.array(offsets, dtype=np.int64))
+    rows = Rows(np.concatenate(ids), np.concatenate(mask), np.array(offsets, dtype=np.int64))
+    found = {
+        "rows": len(rows),
+        "tokens": offsets[-1],
+        "target_tokens": int(rows.targets.sum()),
+        "longest_row": int(rows.lengths.max()),
+    }
+    for name, value in found.items():
+        if getattr(data, name) != value:
+            raise RunnerError(
+                "data_invalid", f"{data.path}: {name} is {value}, the job's data.{name} {getattr(data, name)}"
+            )
+    return rows
