@@ -21,6 +21,7 @@ from runner.safetensors_file import SafetensorsFile, TensorSource, array_source,
 from runner.training import make_loss
 from runner.weights import WeightFiles, load_model
 from tunix.sft import utils as tunix_utils
+
 from workspace import Workspace, digests, tensors
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from workspace import GATEWAY, Workspace, digests
 
 SETTINGS = {
@@ -110,6 +111,7 @@ def test_a_job_whose_gateway_is_killed_ends_completed_with_the_right_model(
     workspace.native("train", "--config", config.name, "--output", run, "--no-wait", **gateway.client())
     wait_until(lambda: '"type": "checkpoint"' in gateway.events(), "a checkpoint")
     gateway.end(signal.SIGKILL)
+    assert '"type": "completed"' not in gateway.events()
     if killed != "gateway":
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and str(gateway.data).encode() in _command_of(entry):

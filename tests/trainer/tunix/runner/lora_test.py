@@ -8,6 +8,7 @@ from runner.failure import RunnerError
 from runner.job_spec import Lora
 from runner.lora import find_adapters, first_values, matches_target, scale_of
 from runner.model_config import load_gemma_config
+
 from workspace import Workspace, tensors
 
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from plan_test import BASE
 from runner.optimizer import make_optimizer
 from runner.schedule import Schedule
+
+from plan_test import BASE
 
 TRAINING = dataclasses.replace(
     BASE, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.95, adam_epsilon=1e-6, max_grad_norm=1.0

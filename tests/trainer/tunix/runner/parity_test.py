@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from workspace import Workspace, digests, metrics, tensors
 
 LOSS_BAR = 1e-5

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from workspace import RunnerResult, Workspace, digests, read_events, wait_for_event
 
 # Accumulation, so that a stop in the middle of a step would show; 12 steps, a checkpoint every 3.
