@@ -7,6 +7,8 @@ weights within 1e-4; they are looked at for every tensor and every step, and the
 from __future__ import annotations
 
 import json
+import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from workspace import Workspace, digests, metrics, tensors
 
 LOSS_BAR = 1e-5
 WEIGHT_BAR = 1e-4
+RANDOM_CASES = int(os.environ.get("RANDOM_CASES", "2"))
+FIRST_SEED = int(os.environ.get("FIRST_SEED", "1"))
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LORA = {"lora.rank": 4, "lora.alpha": 8.0}
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "gemma-1": (1, {}),
@@ -65,7 +70,72 @@ def _weights(folder: Path) -> dict[str, np.ndarray]:
 def test_both_engines_train_alike(workspace: Workspace, name: str) -> None:
     family, settings = CASES[name]
     model = workspace.model(family)
-    config = workspace.config(name, model, settings)
+    compare(workspace, workspace.config(name, model, settings), model, least_move=20 * WEIGHT_BAR)
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + RANDOM_CASES))
+def test_both_engines_train_alike_whatever_the_model_and_the_settings(workspace: Workspace, seed: int) -> None:
+    """RANDOM_CASES and FIRST_SEED in the environment ask for more, and others."""
+    chance = random.Random(seed)  # noqa: S311
+    model = _random_model(workspace, chance, seed)
+    compare(workspace, workspace.config(f"random-{seed}", model, _random_settings(chance)), model, least_move=0)
+
+
+def _random_model(workspace: Workspace, chance: random.Random, seed: int) -> Path:
+    family = chance.choice([1, 2, 3])
+    config = json.loads((workspace.model(family) / "config.json").read_text())
+    for key in ("layer_types", "rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq"):
+        config.pop(key, None)
+    heads, head_dim, width = chance.choice([2, 4]), chance.choice([8, 16, 24]), chance.choice([48, 64])
+    config |= {
+        "num_attention_heads": heads,
+        "num_key_value_heads": chance.choice([count for count in (1, 2, 4) if count <= heads]),
+        "head_dim": head_dim,
+        "num_hidden_layers": chance.choice([1, 3, 7]),
+        "hidden_size": width,
+        "intermediate_size": chance.choice([80, 128]),
+    }
+    if family > 1:
+        config |= {"query_pre_attn_scalar": head_dim, "sliding_window": chance.choice([4, 9, 64])}
+    if family == 2:
+        config |= {"attn_logit_softcapping": chance.choice([None, 5.0, 50.0])}
+    if family > 1:
+        config |= {"final_logit_softcapping": chance.choice([None, 5.0, 30.0])}
+    if family == 3:
+        if chance.random() < 0.4:
+            config["query_pre_attn_scalar"] = width // heads
+        config |= {"rope_theta": chance.choice([1e6, 2e4]), "rope_local_base_freq": chance.choice([1e4, 100.0])}
+        if chance.random() < 0.5:
+            config["rope_scaling"] = {"rope_type": "linear", "factor": chance.choice([2.0, 8.0])}
+    name = f"random-{seed}-model"
+    (workspace.folder / f"{name}.json").write_text(json.dumps(config))
+    words = ["--config", f"{name}.json", "--tokenizer", "tok", "--output", name, "--seed", str(seed)]
+    workspace.native("model", "init", *words, "--dtype", chance.choice(["fp32", "bf16"]))
+    return workspace.folder / name
+
+
+def _random_settings(chance: random.Random) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "training.seed": chance.randrange(2**40),
+        "training.learning_rate": chance.choice([1e-3, 3e-4]),
+        "training.weight_decay": chance.choice([0, 0.1]),
+        "training.max_grad_norm": chance.choice([0, 0.3, 1.0]),
+        "training.lr_scheduler": chance.choice(["linear", "cosine"]),
+        "training.gradient_accumulation_steps": chance.choice([1, 2, 3, 5]),
+        "training.packing": chance.random() < 0.5,
+        "training.batch_size": chance.choice([1, 3, 4, 8]),
+    }
+    if chance.random() < 0.3:
+        settings |= {"training.batch_tokens": chance.choice([100, 200, 300]), "training.batch_size": None}
+    if chance.random() < 0.5:
+        settings |= {"lora.rank": chance.choice([1, 4, 6]), "lora.alpha": chance.choice([8.0, 16.5])}
+        settings |= {"lora.rslora": chance.random() < 0.3}
+        if chance.random() < 0.6:
+            settings["lora.target_modules"] = chance.sample(PROJECTIONS, chance.randint(1, 5))
+    return settings
+
+
+def compare(workspace: Workspace, config: Path, model: Path, least_move: float) -> None:
     native = workspace.train_native(config)
     workdir = workspace.job(config, model)
     result = workspace.train_tunix(workdir)
@@ -82,13 +152,13 @@ def test_both_engines_train_alike(workspace: Workspace, name: str) -> None:
     weights = max(float(np.abs(ours[key] - theirs[key]).max()) for key in theirs)
     moved = max(float(np.abs(theirs[key] - value).max()) for key, value in _start(model, theirs).items())
     print(
-        f"{name}: {len(found)} steps, losses {losses:.1e}, norms {norms:.1e} relative, "
+        f"{config.stem}: {len(found)} steps, losses {losses:.1e}, norms {norms:.1e} relative, "
         f"weights {weights:.1e} of {moved:.1e}"
     )
     assert losses <= LOSS_BAR
     assert norms <= 1e-4
     assert weights <= WEIGHT_BAR
-    assert moved > 20 * WEIGHT_BAR, "the run must move the weights by much more than the bar"
+    assert moved > least_move, "the run must move the weights by much more than the bar"
 
 
 def _same_files(ours: Path, theirs: Path) -> None:
