@@ -127,7 +127,8 @@ run_install() {  # PREFIX [--cuda]
 run_test() {
   wants_python=yes
   install_packages
-  "$root/trainer/tunix/gateway/environment.sh" --test >/dev/null || say "the gateway's tests will say why they cannot run"
+  { "$root/trainer/tunix/gateway/environment.sh" && "$root/trainer/tunix/gateway/environment.sh" --test; } >/dev/null ||
+    say "the gateway's tests will say why they cannot run"
   build release -- all cuda_sources
   build asan -DGEMMA_SFT_TORCH=OFF -DGEMMA_SFT_BENCHMARKS=OFF -DGEMMA_SFT_SANITIZE=address,undefined
   mkdir -p "$root/build/test"

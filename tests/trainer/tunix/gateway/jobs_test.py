@@ -222,6 +222,18 @@ def test_jobs_of_one_accelerator_run_one_after_the_other_in_their_order(gateway:
         assert earlier["finished_at"] <= later["started_at"]
 
 
+def test_accelerators_do_not_wait_for_one_another(make_gateway: Callable[..., Gateway]) -> None:
+    gateway = make_gateway("--accelerator", "cpu", "--accelerator", "gpu").start()
+    first = gateway.submit("on-cpu", seed=1, steps=10_000)
+    gateway.wait(first["id"], lambda now: now["step"] >= 1)
+    resources = {"accelerator": "gpu", "region": None, "spot": False}
+    second = gateway.wait(gateway.submit("on-gpu", resources=resources)["id"])
+    assert second["state"] == "completed" and second["accelerator"] == "gpu"
+    assert gateway.job(first["id"])["state"] == "running"
+    spec = json.loads((gateway.data / "jobs" / second["id"] / "job.json").read_text())
+    assert spec["accelerator"]["kind"] == "gpu"
+
+
 def test_a_running_job_is_cancelled_with_its_state_saved(gateway: Gateway) -> None:
     job = gateway.submit("cancel", seed=1, steps=1000)
     gateway.wait(job["id"], lambda now: now["step"] >= 4)

@@ -5,6 +5,7 @@ import fcntl
 import ipaddress
 import logging
 import os
+import resource
 import shlex
 import signal
 import sys
@@ -193,6 +194,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         requests_per_second=arguments.requests_per_second,
         max_dataset_bytes=arguments.max_dataset_bytes,
     )
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # what a request brought is in no core dump
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     app = create_app(make_service(settings))
     logging.getLogger("gateway").info("serving %s for %s", settings.public_url, ", ".join(settings.accelerators))
