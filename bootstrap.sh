@@ -126,10 +126,10 @@ run_install() {  # PREFIX [--cuda]
 # ctest run over both trees, so that there is one list of results and one closing line.
 run_test() {
   wants_python=yes
-  install_packages
+  install_packages --nvcc
   { "$root/trainer/tunix/gateway/environment.sh" && "$root/trainer/tunix/gateway/environment.sh" --test; } >/dev/null ||
     say "the gateway's tests will say why they cannot run"
-  build release -- all cuda_sources
+  build release -DGEMMA_SFT_NVCC=ON -- all cuda_sources cuda_kernels
   build asan -DGEMMA_SFT_TORCH=OFF -DGEMMA_SFT_BENCHMARKS=OFF -DGEMMA_SFT_SANITIZE=address,undefined
   mkdir -p "$root/build/test"
   printf 'subdirs("%s" "%s")\n' "$root/build/release" "$root/build/asan" >"$root/build/test/CTestTestfile.cmake"
@@ -159,7 +159,7 @@ run_test_long() {  # [--seed N]
 clean_cache() {
   [ -d "$cache" ] || { say "$cache does not exist"; return 0; }
   say "removing $(du -sh "$cache" | cut -f1) from $cache"
-  rm -rf "$cache"/downloads "$cache"/libtorch-* "$cache"/sentencepiece-* "$cache"/clang-format-* "$cache"/work.* \
+  rm -rf "$cache"/downloads "$cache"/libtorch-* "$cache"/sentencepiece-* "$cache"/clang-format-* "$cache"/nvcc-* "$cache"/work.* \
     "$cache"/lock "$cache"/venv-gateway* "$cache"/venv-tunix* "$cache"/jax-tests
   rmdir --ignore-fail-on-non-empty "$cache"
 }

@@ -37,6 +37,10 @@ struct Choices<OnNonFinite> {
   static constexpr std::array<std::string_view, 2> names = {"stop", "skip"};
 };
 template <>
+struct Choices<ActivationCheckpointing> {
+  static constexpr std::array<std::string_view, 3> names = {"false", "true", "auto"};
+};
+template <>
 struct Choices<ModelDtype> {
   static constexpr std::array<std::string_view, 3> names = {"fp32", "bf16", "fp16"};
 };

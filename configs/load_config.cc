@@ -530,6 +530,11 @@ class ConfigLoader {
              "has no effect with training.lr_scheduler: constant, which never falls; remove one of "
              "them");
     }
+    const bool bf16_weights = config.training.precision == Precision::kBf16 && config.lora.rank == 0;
+    if (config.training.stochastic_rounding && !bf16_weights) {
+      report(*given("training.stochastic_rounding"), "training.stochastic_rounding",
+             "has no effect without training.precision: bf16 and all weights trained (lora.rank: 0); remove it");
+    }
     if (config.dataset.format == DataFormat::kTokens && config.dataset.parse_control_tokens) {
       report(*given("dataset.parse_control_tokens"), "dataset.parse_control_tokens",
              "has no effect with dataset.format: tokens, whose rows are ids already; remove it");

@@ -16,6 +16,7 @@ enum class OnLong { kFail, kSkip, kTruncate };
 enum class Precision { kFp32, kBf16Mixed, kBf16 };
 enum class Scheduler { kLinear, kCosine, kConstant };
 enum class OnNonFinite { kStop, kSkip };
+enum class ActivationCheckpointing { kOff, kOn, kAuto };
 enum class ModelDtype { kFp32, kBf16, kFp16 };
 
 struct ModelSection {
@@ -58,9 +59,10 @@ struct TrainingSection {
   double max_grad_norm = 1.0;  // 0 switches clipping off
   uint64_t seed = 42;
   std::optional<Precision> precision;  // empty: bf16_mixed on CUDA, fp32 on CPU
+  bool stochastic_rounding = false;    // of bf16 weights
   bool shuffle = true;
   bool packing = true;
-  bool activation_checkpointing = false;
+  ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::kOff;
   bool deterministic = false;
   OnNonFinite on_nonfinite = OnNonFinite::kStop;
   std::string optimizer = "adamw";

@@ -27,6 +27,26 @@ struct Appearance {  // enumerations
     throw std::bad_variant_access();
   }
 };
+// A switch with a third position: on and off appear as the truth values that they are in YAML and JSON.
+template <>
+struct Appearance<ActivationCheckpointing> {
+  static constexpr ValueType type = ValueType::kChoice;
+  static std::vector<std::string> choices() {
+    return {Choices<ActivationCheckpointing>::names.begin(), Choices<ActivationCheckpointing>::names.end()};
+  }
+  static Value read(ActivationCheckpointing value) {
+    if (value == ActivationCheckpointing::kAuto) return std::string(choice_name(value));
+    return value == ActivationCheckpointing::kOn;
+  }
+  static ActivationCheckpointing write(const Value& value) {
+    if (const bool* on = std::get_if<bool>(&value)) {
+      return *on ? ActivationCheckpointing::kOn : ActivationCheckpointing::kOff;
+    }
+    const std::string& name = std::get<std::string>(value);
+    if (name == "auto") return ActivationCheckpointing::kAuto;
+    return name == "true" ? ActivationCheckpointing::kOn : ActivationCheckpointing::kOff;
+  }
+};
 template <typename T, ValueType kType>
 struct Same {
   static constexpr ValueType type = kType;
@@ -156,6 +176,9 @@ std::string url_problem(const std::string& text) {
 
 bool trains_lora(const RunConfig& config) { return config.lora.rank > 0; }
 bool counts_examples(const RunConfig& config) { return !config.training.batch_tokens; }
+bool trains_bf16_weights(const RunConfig& config) {
+  return config.training.precision == Precision::kBf16 && config.lora.rank == 0;
+}
 bool decays(const RunConfig& config) { return config.training.lr_scheduler != Scheduler::kConstant; }
 
 constexpr int64_t kMostSteps = 1'000'000'000;
@@ -369,6 +392,13 @@ std::vector<Setting> training_settings() {
                     "Gemma's activations overflow half precision, whose largest value is 65504; "
                     "use bf16_mixed, bf16 or fp32"}},
        .example = "bf16_mixed"},
+      {.key = "training.stochastic_rounding",
+       .field = in_training<&TrainingSection::stochastic_rounding>(),
+       .help = "With precision: bf16, round updated weights up or down at random, right on average: to the nearest, "
+               "updates below a 512th of a weight are lost.",
+       .has_effect = trains_bf16_weights,
+       .example = "true",
+       .example_needs = {"training.precision=bf16"}},
       {.key = "training.shuffle",
        .field = in_training<&TrainingSection::shuffle>(),
        .help = "Another order in each epoch, given by training.seed; false keeps the file's order.",
@@ -380,7 +410,8 @@ std::vector<Setting> training_settings() {
        .example = "false"},
       {.key = "training.activation_checkpointing",
        .field = in_training<&TrainingSection::activation_checkpointing>(),
-       .help = "Compute each block's activations again in the backward pass: less memory, more time.",
+       .help = "Compute each block's activations again in the backward pass: less memory, more time. auto does so "
+               "for as few blocks as memory asks for.",
        .example = "true"},
       {.key = "training.deterministic",
        .field = in_training<&TrainingSection::deterministic>(),

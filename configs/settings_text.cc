@@ -180,10 +180,16 @@ std::string setting_schema(const Setting& setting) {
   std::string description = setting.help;
   if (setting.field.optional) description += fmt::format(" Not given: {}.", setting.not_given);
   members.emplace_back("description", in_quotes(description));
-  const std::string type = in_quotes(json_type(setting.field.type));
-  members.emplace_back("type", setting.field.optional ? array({type, "\"null\""}) : type);
+  std::vector<std::string> types = {in_quotes(json_type(setting.field.type))};
+  std::vector<std::string> choices = all_quoted(setting.field.choices);
+  for (std::string& choice : choices) {
+    if (choice != "\"true\"" && choice != "\"false\"") continue;  // a truth value in YAML
+    choice = choice.substr(1, choice.size() - 2);
+    if (types.size() == 1) types.push_back("\"boolean\"");
+  }
+  if (setting.field.optional) types.push_back("\"null\"");
+  members.emplace_back("type", types.size() > 1 ? array(types) : types[0]);
   if (setting.field.type == ValueType::kChoice) {
-    std::vector<std::string> choices = all_quoted(setting.field.choices);
     if (setting.field.optional) choices.push_back("null");
     members.emplace_back("enum", array(choices));
   }

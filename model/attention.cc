@@ -4,13 +4,13 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <numeric>
 
 #include "model/blockwise_attention.h"
+#include "model/gpu/flash_attention.h"
 #include "model/hand_written_backward.h"
 
 namespace gemma_sft {
@@ -53,20 +53,6 @@ at::Tensor from_rows(const at::Tensor& rows, const DocumentLayout& layout) {
   });
 }
 
-// query [documents, length, heads, head_dim], causal, whole documents. The seam for a variable-length kernel of a GPU.
-// On the CPU our own blocks are faster than LibTorch's fused kernel, too (model/README.md, "Attention").
-at::Tensor attend_group(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                        const AttentionOptions& options) {
-  const int64_t length = query.size(1);
-  if (query.is_cpu() || options.softcap || (options.window > 0 && options.window < length)) {
-    return blockwise_attention(query, key, value, options);
-  }
-  return at::scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
-                                          /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true, options.scale,
-                                          /*enable_gqa=*/query.size(2) != key.size(2))
-      .transpose(1, 2);
-}
-
 at::Tensor as_documents(const at::Tensor& rows, const DocumentLayout::Group& group) {
   return rows.view({group.documents, group.length, rows.size(1), rows.size(2)});
 }
@@ -75,6 +61,10 @@ at::Tensor as_documents(const at::Tensor& rows, const DocumentLayout::Group& gro
 
 DocumentLayout lay_out_documents(const DeviceBatch& batch) {
   DocumentLayout layout;
+  layout.document_offsets = batch.document_offsets;
+  for (size_t i = 1; i < batch.document_offsets.size(); ++i) {
+    layout.longest = std::max(layout.longest, batch.document_offsets[i] - batch.document_offsets[i - 1]);
+  }
   const auto documents = static_cast<int64_t>(batch.document_lengths.size());
   const int64_t tokens = batch.input_ids.size(0);
   layout.rows = tokens;
@@ -110,10 +100,24 @@ DocumentLayout lay_out_documents(const DeviceBatch& batch) {
   return layout;
 }
 
+const at::Tensor& DocumentLayout::offsets(at::Device device) const {
+  if (!offsets_on_device.defined()) {
+    const auto on_host = at::TensorOptions().dtype(at::kInt).pinned_memory(device.is_cuda());
+    at::Tensor values = at::empty({static_cast<int64_t>(document_offsets.size())}, on_host);
+    std::copy(document_offsets.begin(), document_offsets.end(), values.data_ptr<int32_t>());
+    offsets_on_device = values.to(device, /*non_blocking=*/true);
+  }
+  return offsets_on_device;
+}
+
 at::Tensor attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const DocumentLayout& layout,
                   const AttentionOptions& options) {
-  const at::Tensor queries = to_rows(query, layout), keys = to_rows(key, layout), values = to_rows(value, layout);
   const int64_t width = query.size(1) * query.size(2);
+  if (takes_flash(query, options)) {
+    return flash_attention(query, key, value, layout.offsets(query.device()), layout.longest, options)
+        .view({query.size(0), width});
+  }
+  const at::Tensor queries = to_rows(query, layout), keys = to_rows(key, layout), values = to_rows(value, layout);
   std::vector<int64_t> sizes;
   for (const DocumentLayout::Group& group : layout.groups) sizes.push_back(group.documents * group.length);
   const std::vector<at::Tensor> query_parts = queries.split_with_sizes(sizes), key_parts = keys.split_with_sizes(sizes),
@@ -121,8 +125,9 @@ at::Tensor attend(const at::Tensor& query, const at::Tensor& key, const at::Tens
   std::vector<at::Tensor> outputs;
   for (size_t i = 0; i < layout.groups.size(); ++i) {
     const DocumentLayout::Group& group = layout.groups[i];
-    const at::Tensor output = attend_group(as_documents(query_parts[i], group), as_documents(key_parts[i], group),
-                                           as_documents(value_parts[i], group), options);
+    const at::Tensor output =
+        blockwise_attention(as_documents(query_parts[i], group), as_documents(key_parts[i], group),
+                            as_documents(value_parts[i], group), options);
     outputs.push_back(output.reshape({sizes[i], width}));
   }
   return from_rows(outputs.size() == 1 ? outputs.front() : at::cat(outputs), layout);

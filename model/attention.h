@@ -1,9 +1,9 @@
 // Attention over the documents of a batch: no token sees another document, and no mask of tokens x tokens is ever made.
 //
-// Tokens lie one after the other (model/device_batch.h). For attention, documents of similar length are laid side by
-// side in groups [documents, length] with zeros to the right of each document; under the causal mask no real token sees
-// those, so the fused causal kernel needs no mask. What is not plain causal (a window shorter than the document, a
-// soft-cap) goes through model/blockwise_attention.h, whose memory is linear in the tokens.
+// Tokens lie one after the other (model/device_batch.h), and that is how flash attention takes them where it can
+// (model/gpu/flash_attention.h). Elsewhere documents of similar length are laid side by side in groups [documents,
+// length] with zeros to the right of each document, which under the causal mask no real token sees, and go through
+// model/blockwise_attention.h. The memory of both is linear in the tokens.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,6 +24,12 @@ struct DocumentLayout {
   std::vector<Group> groups;
   int64_t rows = 0;   // sum of documents * length
   at::Tensor places;  // [tokens] int64, the row that each token takes; undefined: token i takes row i and rows = tokens
+
+  // For flash attention: where each document begins and the last one ends; padding counts as part of its document.
+  std::vector<int64_t> document_offsets;
+  int64_t longest = 0;
+  const at::Tensor& offsets(at::Device device) const;  // int32; copied to the device at the first call
+  mutable at::Tensor offsets_on_device;
 };
 
 // One group for the padded layout. Packed documents share a group while padding them to its longest wastes little.

@@ -15,13 +15,16 @@
 #include <vector>
 
 #include "model/cpu_rows.h"
+#include "model/gpu/fused.h"
 #include "model/hand_written_backward.h"
 #include "model/matrix_product.h"
 
 namespace gemma_sft {
 namespace {
 
-constexpr int64_t kQueryBlock = 128;
+// Queries at a time. On a GPU fewer and larger products; not measured there yet.
+constexpr int64_t kQueryBlockCpu = 128;
+constexpr int64_t kQueryBlockCuda = 512;
 
 // The heads that share a key head are folded into the rows: queries are [batch, queries * group, dim], keys [batch,
 // keys, dim] with batch = documents * kv_heads; row = query * group + head. With one key head that is how they lie in
@@ -57,11 +60,12 @@ struct Block {
   int64_t keys() const { return last_key - first_key; }
 };
 
-std::vector<Block> make_blocks(const Shape& shape, int64_t window) {
+std::vector<Block> make_blocks(const Shape& shape, int64_t window, at::Device device) {
+  const int64_t at_once = device.is_cuda() ? kQueryBlockCuda : kQueryBlockCpu;
   std::vector<Block> blocks;
   const int64_t earlier = shape.keys - shape.queries;
-  for (int64_t begin = 0; begin < shape.queries; begin += kQueryBlock) {
-    const int64_t end = std::min(begin + kQueryBlock, shape.queries);
+  for (int64_t begin = 0; begin < shape.queries; begin += at_once) {
+    const int64_t end = std::min(begin + at_once, shape.queries);
     const int64_t first_key = window > 0 ? std::max<int64_t>(0, earlier + begin - window + 1) : 0;
     blocks.push_back({begin, end, first_key, earlier + end});
   }
@@ -84,6 +88,20 @@ ScoreRow score_row(int64_t row, const Block& block, const Shape& shape, const At
   result.scale = static_cast<float>(options.scale);
   result.softcap = static_cast<float>(options.softcap.value_or(0.0));
   return result;
+}
+
+// The same for all rows of a block at once, for the GPU's kernels.
+ScoreBlock score_block(const at::Tensor& log_sums, const Block& block, const Shape& shape,
+                       const AttentionOptions& options) {
+  return {.stacks = shape.batch(),
+          .rows = (block.end - block.begin) * shape.group,
+          .keys = block.keys(),
+          .group = shape.group,
+          .first_last = block.begin + shape.keys - shape.queries + 1 - block.first_key,
+          .window = options.window,
+          .scale = static_cast<float>(options.scale),
+          .softcap = static_cast<float>(options.softcap.value_or(0.0)),
+          .log_sum_stride = log_sums.stride(0)};
 }
 
 // True where a query of the block must not see a key: [queries, 1, keys].
@@ -119,6 +137,13 @@ WideScores widen(const at::Tensor& scores, const Block& block, const Shape& shap
 // scores [batch, rows, keys] -> softmax weights of the same dtype; log_sums [batch, rows, 1] fp32 is written.
 at::Tensor to_weights(at::Tensor scores, at::Tensor log_sums, const Block& block, const Shape& shape,
                       const AttentionOptions& options) {
+  if (takes_fused(FusedKernel::kAttention, scores)) {
+    with_fused(scores, [&](const auto& kernels, auto kind) {
+      kernels.attention_weights(score_block(log_sums, block, shape, options), rows_out<decltype(kind)>(scores),
+                                rows_out<float>(log_sums), fused_stream(scores));
+    });
+    return scores;
+  }
   if (!has_row_kernels(scores)) {
     const at::Tensor masked = widen(scores, block, shape, options).masked;
     const at::Tensor sums = masked.logsumexp({-1}, /*keepdim=*/true);
@@ -148,6 +173,14 @@ struct RowGradients {
 // The scores made again and the gradient of the weights -> the weights and the gradient of the scores, scale included.
 RowGradients to_gradients(at::Tensor scores, at::Tensor weights_gradient, const at::Tensor& log_sums,
                           const Block& block, const Shape& shape, const AttentionOptions& options) {
+  if (takes_fused(FusedKernel::kAttention, scores)) {
+    with_fused(scores, [&](const auto& kernels, auto kind) {
+      using T = decltype(kind);
+      kernels.attention_backward(score_block(log_sums, block, shape, options), rows_in<float>(log_sums),
+                                 rows_out<T>(scores), rows_out<T>(weights_gradient), fused_stream(scores));
+    });
+    return {scores, weights_gradient};
+  }
   if (!has_row_kernels(scores)) {
     const WideScores wide = widen(scores, block, shape, options);
     const at::Tensor weights = at::sub(wide.masked, log_sums).exp_();
@@ -180,7 +213,7 @@ struct Gradients {
 Gradients backward(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const at::Tensor& log_sums,
                    const at::Tensor& output_gradient, const Shape& shape, const AttentionOptions& options) {
   const at::ScalarType dtype = query.scalar_type();
-  const std::vector<Block> blocks = make_blocks(shape, options.window);
+  const std::vector<Block> blocks = make_blocks(shape, options.window, query.device());
   Gradients gradients;
   if (blocks.size() > 1) {
     gradients.query = at::empty(query.sizes(), query.options());
@@ -221,7 +254,7 @@ at::Tensor blockwise_attention(const at::Tensor& given_query, const at::Tensor& 
 
   at::Tensor output = at::empty(query.sizes(), query.options());
   at::Tensor log_sums = at::empty({shape.batch(), shape.queries * shape.group, 1}, query.options().dtype(at::kFloat));
-  for (const Block& block : make_blocks(shape, options.window)) {
+  for (const Block& block : make_blocks(shape, options.window, query.device())) {
     const at::Tensor weights =
         to_weights(batched_product(rows_of(query, block, shape), keys_of(key, block).transpose(1, 2)),
                    rows_of(log_sums, block, shape), block, shape, options);

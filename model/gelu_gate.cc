@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/cpu_rows.h"
+#include "model/gpu/fused.h"
 #include "model/hand_written_backward.h"
 
 namespace gemma_sft {
@@ -45,6 +46,7 @@ std::vector<at::Tensor> backward(const at::Tensor& gradient, const at::Tensor& g
 }  // namespace
 
 at::Tensor gelu_gate(const at::Tensor& given_gate, const at::Tensor& given_up) {
+  if (takes_fused(FusedKernel::kGate, given_gate)) return fused_gelu_gate(given_gate, given_up);
   const bool differentiable = wants_gradient({given_gate, given_up});
   at::NoGradGuard no_grad;
   const at::Tensor gate = given_gate.detach().contiguous(), up = given_up.detach().contiguous();

@@ -19,6 +19,8 @@
 #include "model/blockwise_attention.h"
 #include "model/embedding.h"
 #include "model/gelu_gate.h"
+#include "model/gpu/flash_attention.h"
+#include "model/gpu/fused.h"
 #include "model/linear.h"
 #include "model/rms_norm.h"
 #include "model/rotary_embedding.h"
@@ -64,7 +66,9 @@ struct Gemma::State {
 
 at::Tensor Gemma::State::embed_scaled(const at::Tensor& ids) const {
   const at::ScalarType dtype = options.compute_dtype;
-  return embed(ids, embedding, dtype).mul(embedding_scale(config.hidden_size, dtype));
+  const double scale = embedding_scale(config.hidden_size, dtype);
+  if (takes_fused(FusedKernel::kEmbedding, embedding)) return fused_embed(ids, embedding, scale, dtype);
+  return embed(ids, embedding, dtype).mul(scale);
 }
 
 RotaryTable Gemma::State::table(const at::Tensor& positions, LayerKind kind) const {
@@ -84,18 +88,16 @@ at::Tensor Gemma::State::run_block(const Block& block, const at::Tensor& x, cons
   const double eps = config.rms_norm_eps;
   const int64_t tokens = x.size(0);
   const at::Tensor normed = rms_norm(x, block.attention_norm, eps);
-  at::Tensor query = apply(block.query, normed, training).view({tokens, config.num_heads, config.head_dim});
-  at::Tensor key = apply(block.key, normed, training).view({tokens, config.num_kv_heads, config.head_dim});
-  const at::Tensor value = apply(block.value, normed, training).view({tokens, config.num_kv_heads, config.head_dim});
-  if (config.qk_norm) {
-    query = rms_norm(query, block.query_norm, eps);
-    key = rms_norm(key, block.key_norm, eps);
-  }
-  at::Tensor attended = apply(block.output, attention(rotate(query, rotary), rotate(key, rotary), value), training);
+  const auto heads = [&](const Linear& linear, int64_t count) {
+    return apply(linear, normed, training).view({tokens, count, config.head_dim});
+  };
+  // The norms of query and key are undefined where the model has none.
+  const at::Tensor query = norm_and_rotate(heads(block.query, config.num_heads), block.query_norm, eps, rotary);
+  const at::Tensor key = norm_and_rotate(heads(block.key, config.num_kv_heads), block.key_norm, eps, rotary);
+  at::Tensor attended = apply(block.output, attention(query, key, heads(block.value, config.num_kv_heads)), training);
   if (config.sandwich_norms) attended = rms_norm(attended, block.after_attention_norm, eps);
-  const at::Tensor middle = x.add(attended);
+  const auto [middle, mlp_input] = add_rms_norm(x, attended, block.mlp_norm, eps);
 
-  const at::Tensor mlp_input = rms_norm(middle, block.mlp_norm, eps);
   at::Tensor mlp = apply(
       block.down, gelu_gate(apply(block.gate, mlp_input, training), apply(block.up, mlp_input, training)), training);
   if (config.sandwich_norms) mlp = rms_norm(mlp, block.after_mlp_norm, eps);
@@ -168,6 +170,22 @@ const GemmaOptions& Gemma::options() const { return state_->options; }
 at::Tensor Gemma::head_weight() const { return state_->embedding; }
 bool Gemma::has_lora() const { return state_->has_lora; }
 void Gemma::set_training(bool training) { state_->training = training; }
+std::string Gemma::describe_kernels() const {
+  const State& state = *state_;
+  const at::Tensor query =
+      at::empty({1, state.config.num_heads, state.config.head_dim},
+                at::TensorOptions().device(state.options.device).dtype(state.options.compute_dtype));
+  const AttentionOptions options = state.attention_options(LayerKind::kGlobal);
+  const std::string attention =
+      takes_flash(query, options)
+          ? "flash"
+          : "by blocks (flash: " + find_flash_obstacle(query, options).value_or("switched off") + ")";
+  return "our kernels: " + describe_fused(query) + "; attention: " + attention;
+}
+void Gemma::recompute_layers(int64_t layers) {
+  state_->options.activation_checkpointing = layers > 0;
+  state_->options.recomputed_layers = layers;
+}
 
 at::Tensor Gemma::forward(const DeviceBatch& batch) {
   State& state = *state_;
@@ -179,7 +197,12 @@ at::Tensor Gemma::forward(const DeviceBatch& batch) {
   const bool draws = state.has_lora && state.training && state.lora.dropout > 0;
 
   at::Tensor x = state.embed_scaled(batch.input_ids);
-  for (const Block& block : state.blocks) {
+  const auto layers = static_cast<int64_t>(state.blocks.size());
+  const int64_t recomputed = !state.options.activation_checkpointing ? 0
+                             : state.options.recomputed_layers < 0   ? layers
+                                                                     : state.options.recomputed_layers;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const Block& block = state.blocks[static_cast<size_t>(layer)];
     const auto run = [&state, &block, pass](const at::Tensor& input) {
       const RotaryTable& rotary = block.kind == LayerKind::kGlobal ? pass->global_table : pass->local_table;
       return state.run_block(block, input, rotary,
@@ -187,7 +210,7 @@ at::Tensor Gemma::forward(const DeviceBatch& batch) {
                                return attend(query, key, value, pass->layout, state.attention_options(block.kind));
                              });
     };
-    x = state.options.activation_checkpointing ? checkpointed(x, run, draws) : run(x);
+    x = layer < recomputed ? checkpointed(x, run, draws) : run(x);
   }
   return rms_norm(x, state.final_norm, state.config.rms_norm_eps);
 }

@@ -31,7 +31,8 @@ struct GemmaOptions {
   c10::Device device = c10::Device(c10::kCPU);
   c10::ScalarType storage_dtype = c10::ScalarType::Float;
   c10::ScalarType compute_dtype = c10::ScalarType::Float;
-  bool activation_checkpointing = false;  // recompute each block in the backward pass
+  bool activation_checkpointing = false;  // recompute blocks in the backward pass
+  int64_t recomputed_layers = -1;         // with it: only the first so many; -1: all
 };
 
 struct Parameter {
@@ -79,7 +80,13 @@ class Gemma {
   // What the optimizer trains: LoRA's parameters when there are any, else the base's.
   std::vector<Parameter> trainable_parameters() const;
 
+  // Which kernels the device's work goes through, in a line for the log: "our kernels: norm, ...; attention: flash".
+  std::string describe_kernels() const;
+
   void set_training(bool training);  // LoRA dropout only
+
+  // From now on the first `layers` blocks are run again in the backward pass, the others are not. Changes no number.
+  void recompute_layers(int64_t layers);
 
  private:
   struct State;

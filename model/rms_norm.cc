@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "model/cpu_rows.h"
+#include "model/gpu/fused.h"
 #include "model/hand_written_backward.h"
 
 namespace gemma_sft {
@@ -96,6 +97,7 @@ Gradients gradients_of(const at::Tensor& gradient, const at::Tensor& x, const at
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& given, const at::Tensor& weight, double eps) {
+  if (takes_fused(FusedKernel::kNorm, given)) return fused_rms_norm(given, weight, eps);
   const bool x_wanted = wants_gradient({given}), weight_wanted = wants_gradient({weight});
   at::NoGradGuard no_grad;
   const at::Tensor x = given.detach().contiguous();
@@ -108,6 +110,13 @@ at::Tensor rms_norm(const at::Tensor& given, const at::Tensor& weight, double ep
                          const Gradients gradients = gradients_of(gradient, x, inverse, scale, x_wanted, weight_wanted);
                          return {gradients.x, weight_wanted ? gradients.scale.to(storage) : at::Tensor()};
                        });
+}
+
+std::pair<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Tensor& change, const at::Tensor& weight,
+                                               double eps) {
+  if (takes_fused(FusedKernel::kNorm, x)) return fused_add_rms_norm(x, change, weight, eps);
+  const at::Tensor sum = x.add(change);
+  return {sum, rms_norm(sum, weight, eps)};
 }
 
 }  // namespace gemma_sft

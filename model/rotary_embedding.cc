@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "model/cpu_rows.h"
+#include "model/gpu/fused.h"
 #include "model/hand_written_backward.h"
+#include "model/rms_norm.h"
 
 namespace gemma_sft {
 namespace {
@@ -52,6 +54,11 @@ RotaryTable rotary_table(const at::Tensor& positions, int64_t head_dim, double t
   const at::Tensor frequencies = at::pow(theta, exponents).reciprocal_().div_(linear_factor);
   const at::Tensor angles = at::outer(positions.to(at::kFloat), frequencies).unsqueeze(1);
   return {angles.cos().to(dtype), angles.sin().to(dtype)};
+}
+
+at::Tensor norm_and_rotate(const at::Tensor& x, const at::Tensor& weight, double eps, const RotaryTable& table) {
+  if (takes_fused(FusedKernel::kHead, x)) return fused_norm_rotate(x, weight, eps, table.cos, table.sin);
+  return rotate(weight.defined() ? rms_norm(x, weight, eps) : x, table);
 }
 
 at::Tensor rotate(const at::Tensor& x, const RotaryTable& table) {

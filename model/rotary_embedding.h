@@ -17,4 +17,8 @@ RotaryTable rotary_table(const at::Tensor& positions, int64_t head_dim, double t
 // x [tokens, heads, head_dim] -> same shape. Differentiable in x.
 at::Tensor rotate(const at::Tensor& x, const RotaryTable& table);
 
+// The same behind a norm of each head (model/rms_norm.h), whose weight [head_dim] may be undefined: no norm.
+// Differentiable in both.
+at::Tensor norm_and_rotate(const at::Tensor& x, const at::Tensor& weight, double eps, const RotaryTable& table);
+
 }  // namespace gemma_sft

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# fetch.sh [--no-torch] [--no-tools] [--cuda-build | --cuda] [--plan]
+# fetch.sh [--no-torch] [--no-tools] [--nvcc] [--cuda-build | --cuda] [--plan]
 # Brings the pinned third-party libraries that the system's packages do not have into a cache outside the checkout, and
 # prints where they are as NAME=FOLDER lines on stdout (progress goes to stderr). Where all is there it only prints.
 #   --no-torch     without LibTorch
 #   --no-tools     without the tools of the tests
+#   --nvcc         the pinned CUDA compiler by itself: enough to compile our kernels, which see no LibTorch
 #   --cuda-build   LibTorch with its CUDA libraries, and the pinned CUDA compiler: enough to build for a GPU without one
 #   --cuda         as --cuda-build, and all libraries that running on a GPU needs
 #   --plan         only say what would be downloaded, and its size
@@ -12,6 +13,7 @@
 #   libtorch-<version>-<set>-<key>/      unpacked; the key hashes the downloads and the way they are unpacked
 #   clang-format-<version>-<key>/        unpacked
 #   postgres-<version>-<key>/            unpacked; the version is that of the package
+#   nvcc-<version>-<key>/                unpacked: the compiler, with CUDA's headers
 #   sentencepiece-<version>-<key>/       built; the key hashes source, flags, compiler and this recipe
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,15 +21,16 @@ cache=${GEMMA_SFT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gemma-sft}
 say() { printf '%s\n' "third_party: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-torch=yes tools=yes set_name=cpu plan=no
+torch=yes tools=yes nvcc=no set_name=cpu plan=no
 for arg in "$@"; do
   case $arg in
     --no-torch) torch=no ;;
     --no-tools) tools=no ;;
+    --nvcc) nvcc=yes ;;
     --cuda-build) set_name=cuda-build ;;
     --cuda) set_name=cuda ;;
     --plan) plan=yes ;;
-    *) sed -n '2,9p' "$0" >&2; exit 64 ;;
+    *) sed -n '2,10p' "$0" >&2; exit 64 ;;
   esac
 done
 
@@ -76,11 +79,23 @@ format_dir=$cache/clang-format-$format_version-$(echo "$format_sha" | short_hash
 read -r _ postgres_version postgres_sha _ < <(requirements tools | grep '^pgserver ')
 postgres_dir=$cache/postgres-$postgres_version-$(echo "$postgres_sha layout 1" | short_hash)
 
+nvcc_requirements() { requirements cuda-build; requirements cpu | awk '$1 ~ /^nvidia-cuda-(runtime|crt)$/'; }
+nvcc_dir=$cache/nvcc-$(requirements cuda-build | awk '$1 == "nvidia-cuda-nvcc" { print $2 }')-$(nvcc_requirements |
+  awk '{ print $1, $2, $3 }' | short_hash)
+
 # ---- what is missing ------------------------------------------------------------------------------------------------
 needed=()
 if [ "$torch" = yes ] && [ ! -d "$torch_dir" ]; then needed+=("${torch_sets[@]}"); fi
 [ -d "$spm_dir" ] || needed+=(source)
 if [ "$tools" = yes ] && { [ ! -d "$format_dir" ] || [ ! -d "$postgres_dir" ]; }; then needed+=(tools); fi
+if [ "$nvcc" = yes ] && [ ! -d "$nvcc_dir" ]; then needed+=(nvcc); fi
+# Each requirement once, in the order of the sets.
+needed_requirements() {
+  local name
+  for name in "${needed[@]}"; do
+    if [ "$name" = nvcc ]; then nvcc_requirements; else requirements "$name"; fi
+  done | awk '!seen[$0]++'
+}
 missing=() total=0
 if [ ${#needed[@]} -gt 0 ]; then
   while read -r name version sha bytes; do
@@ -88,7 +103,7 @@ if [ ${#needed[@]} -gt 0 ]; then
       missing+=("$name $version $sha $bytes")
       total=$((total + bytes))
     fi
-  done < <(requirements "${needed[@]}")
+  done < <(needed_requirements)
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   say "to download with pip, $(megabytes "$total") in all, into $cache:"
@@ -145,12 +160,26 @@ make_torch() {
       unzip -qo "$(downloaded "$sha")" 'nvidia/*' -d "$out" >&2
     fi
   done < <(requirements "${torch_sets[@]}")
-  if [ -d "$out/nvidia/cu13/bin" ]; then
-    find "$out/nvidia/cu13/bin" "$out/nvidia/cu13/nvvm/bin" -type f -exec chmod +x {} +
-    # The wheels carry libcudart.so.13 alone; nvcc's own linking asks for libcudart.so.
-    ln -sf libcudart.so.13 "$out/nvidia/cu13/lib/libcudart.so"
-  fi
+  if [ -d "$out/nvidia/cu13/bin" ]; then finish_nvcc "$out"; fi
   mv -T "$out" "$torch_dir"
+}
+
+# finish_nvcc FOLDER: what unzipping the compiler's wheels leaves to do.
+finish_nvcc() {
+  find "$1/nvidia/cu13/bin" "$1/nvidia/cu13/nvvm/bin" -type f -exec chmod +x {} +
+  # The wheels carry libcudart.so.13 alone; nvcc's own linking asks for libcudart.so.
+  ln -sf libcudart.so.13 "$1/nvidia/cu13/lib/libcudart.so"
+}
+
+make_nvcc() {
+  local name version sha bytes out=$work/nvcc
+  mkdir -p "$out"
+  while read -r name version sha bytes; do
+    say "unpacking $name $version"
+    unzip -qo "$(downloaded "$sha")" 'nvidia/*' -d "$out" >&2
+  done < <(nvcc_requirements)
+  finish_nvcc "$out"
+  mv -T "$out" "$nvcc_dir"
 }
 
 make_sentencepiece() {
@@ -202,9 +231,11 @@ if [ ${#needed[@]} -gt 0 ]; then
   if [ "$torch" = yes ] && [ ! -d "$torch_dir" ]; then make_torch; fi
   if [ "$tools" = yes ] && [ ! -d "$format_dir" ]; then make_clang_format; fi
   if [ "$tools" = yes ] && [ ! -d "$postgres_dir" ]; then make_postgres; fi
+  if [ "$nvcc" = yes ] && [ ! -d "$nvcc_dir" ]; then make_nvcc; fi
   [ -d "$spm_dir" ] || make_sentencepiece
 fi
 [ "$torch" = no ] || echo "LIBTORCH_DIR=$torch_dir/torch"
+[ "$nvcc" = no ] || echo "CUDA_DIR=$nvcc_dir/nvidia/cu13"
 [ "$tools" = no ] || echo "CLANG_FORMAT=$format_dir/clang-format"
 [ "$tools" = no ] || echo "POSTGRES_DIR=$postgres_dir/pgserver/pginstall"
 echo "SENTENCEPIECE_DIR=$spm_dir"

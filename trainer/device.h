@@ -18,6 +18,9 @@ std::string describe_device(c10::Device device);  // "cpu", "cuda:0 (NVIDIA H100
 // Most memory this process used, in bytes: resident on the CPU, allocated by LibTorch on a GPU.
 int64_t peak_memory_bytes(c10::Device device);
 
+// Memory that can still be had, in bytes; on a GPU that of the whole device, LibTorch's unused blocks included.
+int64_t free_memory_bytes(c10::Device device);
+
 void wait_for_device(c10::Device device);
 
 // State of the random number generator that the device's kernels draw from (LoRA dropout): bytes [n] on the CPU.

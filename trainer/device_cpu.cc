@@ -22,6 +22,8 @@ std::string describe_device(c10::Device) { return "cpu"; }
 
 int64_t peak_memory_bytes(c10::Device) { return peak_resident_bytes(); }
 
+int64_t free_memory_bytes(c10::Device) { return available_memory_bytes(); }
+
 void wait_for_device(c10::Device) {}
 
 at::Tensor random_state(c10::Device device) { return at::globalContext().defaultGenerator(device).get_state(); }

@@ -12,25 +12,34 @@
 
 #include "configs/error.h"
 #include "trainer/device.h"
+#include "trainer/gpu_architectures.h"
 #include "trainer/process_memory.h"
 
 namespace gemma_sft {
 namespace {
 
-// Runs one kernel on the GPU: the only sure way to learn that LibTorch has code for it. Gives the reason when it fails.
+cudaDeviceProp device_properties(c10::Device device) {
+  cudaDeviceProp properties;
+  C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
+  return properties;
+}
+
+// Why this build cannot run on the GPU. Our own kernels know the architectures that they were compiled for; that
+// LibTorch has code for it, only running one of its kernels tells for sure.
 std::optional<std::string> find_problem(c10::Device device) {
   try {
+    const cudaDeviceProp properties = device_properties(device);
+    if (!runs_on(GEMMA_SFT_CUDA_ARCHITECTURES, {properties.major, properties.minor})) {
+      return fmt::format(
+          "it was compiled for compute capability {}; build it with "
+          "-DCMAKE_CUDA_ARCHITECTURES={}{}, if LibTorch supports that",
+          describe_architectures(GEMMA_SFT_CUDA_ARCHITECTURES), properties.major, properties.minor);
+    }
     if (at::ones({2}, at::TensorOptions().device(device)).sum().item<float>() == 2.0f) return std::nullopt;
     return "a sum on it came out wrong";
   } catch (const c10::Error& error) {
     return error.what_without_backtrace();
   }
-}
-
-cudaDeviceProp device_properties(c10::Device device) {
-  cudaDeviceProp properties;
-  C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
-  return properties;
 }
 
 std::string name_and_capability(c10::Device device) {
@@ -88,6 +97,14 @@ std::string describe_device(c10::Device device) {
 int64_t peak_memory_bytes(c10::Device device) {
   if (device.is_cpu()) return peak_resident_bytes();
   return c10::cuda::CUDACachingAllocator::getDeviceStats(device.index()).allocated_bytes[0].peak;
+}
+
+int64_t free_memory_bytes(c10::Device device) {
+  if (device.is_cpu()) return available_memory_bytes();
+  size_t free = 0, total = 0;
+  C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+  return static_cast<int64_t>(free) + stats.reserved_bytes[0].current - stats.allocated_bytes[0].current;
 }
 
 void wait_for_device(c10::Device device) {

@@ -6,13 +6,22 @@
 
 namespace gemma_sft {
 
-int64_t peak_resident_bytes() {
-  std::ifstream status("/proc/self/status");
+namespace {
+
+// The kilobytes behind the name in a file of /proc, as bytes.
+int64_t read_bytes(const char* path, const char* pattern) {
+  std::ifstream file(path);
   long long kilobytes = 0;
-  for (std::string line; std::getline(status, line);) {
-    if (std::sscanf(line.c_str(), "VmHWM: %lld kB", &kilobytes) == 1) return kilobytes * 1024;
+  for (std::string line; std::getline(file, line);) {
+    if (std::sscanf(line.c_str(), pattern, &kilobytes) == 1) return kilobytes * 1024;
   }
   return 0;
 }
+
+}  // namespace
+
+int64_t peak_resident_bytes() { return read_bytes("/proc/self/status", "VmHWM: %lld kB"); }
+
+int64_t available_memory_bytes() { return read_bytes("/proc/meminfo", "MemAvailable: %lld kB"); }
 
 }  // namespace gemma_sft

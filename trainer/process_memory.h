@@ -1,4 +1,4 @@
-// Memory of this process as Linux counts it.
+// Memory as Linux counts it: of this process, and what is left.
 #pragma once
 
 #include <cstdint>
@@ -6,5 +6,8 @@
 namespace gemma_sft {
 
 int64_t peak_resident_bytes();  // VmHWM; 0 where /proc does not tell
+
+// Memory that processes may still take, as Linux estimates it (MemAvailable); 0 where /proc does not tell.
+int64_t available_memory_bytes();
 
 }  // namespace gemma_sft

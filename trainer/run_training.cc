@@ -182,6 +182,8 @@ RunResult run_training(const TrainRequest& request, FileSystem& files, const std
 
   at::manual_seed(config.training.seed);
   Gemma model = load_model(setup, config, request.loaded.file);
+  choose_activation_checkpointing(model, setup, config, observer);
+  if (!setup.device.is_cpu()) observer.on_note(model.describe_kernels());
   TrainState state;
   {
     TrainingLoop loop(config, setup, model, checkpoints, metrics, files, observer);

@@ -9,7 +9,9 @@
 #include "configs/configured_path.h"
 #include "configs/error.h"
 #include "data/records/manifest.h"
+#include "model/chunked_cross_entropy.h"
 #include "model/weights.h"
+#include "trainer/activation_budget.h"
 #include "trainer/device.h"
 #include "trainer/model_source.h"
 #include "trainer/run/skipped_rows.h"
@@ -142,7 +144,7 @@ Gemma load_model(const TrainSetup& setup, const RunConfig& config, const fs::pat
   GemmaOptions options =
       lora ? frozen_model_options(setup.origin.precision, setup.device, setup.model_folder, setup.model_config)
            : model_options(setup.origin.precision, setup.device);
-  options.activation_checkpointing = config.training.activation_checkpointing;
+  options.activation_checkpointing = config.training.activation_checkpointing == ActivationCheckpointing::kOn;
   std::optional<Gemma> model;
   with_memory_errors_explained({"loading the model"}, [&] {
     model.emplace(setup.model_config, options);
@@ -154,6 +156,31 @@ Gemma load_model(const TrainSetup& setup, const RunConfig& config, const fs::pat
   });
   model->set_training(true);
   return std::move(*model);
+}
+
+void choose_activation_checkpointing(Gemma& model, const TrainSetup& setup, const RunConfig& config,
+                                     RunObserver& observer) {
+  if (config.training.activation_checkpointing != ActivationCheckpointing::kAuto) return;
+  const GemmaConfig& shape = setup.model_config;
+  const auto longest = static_cast<int64_t>(setup.index->longest_tokens);
+  ActivationNeed need{.micro_batch_tokens = config.training.batch_tokens.value_or(config.training.batch_size * longest),
+                      .value_bytes = static_cast<int64_t>(c10::elementSize(model.options().compute_dtype))};
+  for (const Parameter& parameter : model.trainable_parameters()) {
+    need.trained_weights += parameter.tensor.numel();
+    need.weight_bytes = static_cast<int64_t>(parameter.tensor.element_size());
+  }
+  // The loss head: a chunk of logits, and the head's gradient in fp32 where it is trained.
+  need.other_bytes = kLossChunkBytes;
+  if (!model.has_lora()) need.other_bytes += shape.vocab_size * shape.hidden_size * 4;
+  const int64_t available = free_memory_bytes(setup.device);
+  const ActivationPlan plan = plan_activations(shape, need, available);
+  model.recompute_layers(plan.recomputed_layers);
+  const std::string words = describe(plan, shape, available);
+  if (plan.fits) {
+    observer.on_note(words);
+  } else {
+    observer.on_warning(words + "; lower training.batch_size or model.max_seq_length, or set lora.rank");
+  }
 }
 
 }  // namespace gemma_sft

@@ -42,6 +42,11 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
 // The model with its base weights, and its adapter when there is one: what step 0 starts from.
 Gemma load_model(const TrainSetup& setup, const RunConfig& config, const std::filesystem::path& config_file);
 
+// With training.activation_checkpointing: auto, decides by the memory that is left beside the loaded weights how many
+// blocks are computed again, and tells the observer. Else nothing.
+void choose_activation_checkpointing(Gemma& model, const TrainSetup& setup, const RunConfig& config,
+                                     RunObserver& observer);
+
 int64_t count_targets(const std::vector<IndexedRow>& rows);
 
 }  // namespace gemma_sft

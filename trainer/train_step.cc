@@ -1,6 +1,7 @@
 #include "trainer/train_step.h"
 
 #include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
@@ -14,11 +15,6 @@
 #include "trainer/training_failure.h"
 
 namespace gemma_sft {
-
-double clip_coefficient(double grad_norm, double max_grad_norm) {
-  if (max_grad_norm <= 0) return 1.0;
-  return std::min(1.0, max_grad_norm / (grad_norm + 1e-6));
-}
 
 TrainStep::TrainStep(Gemma& model, Optimizer& optimizer, const TrainStepOptions& options)
     : model_(model), optimizer_(optimizer), options_(options) {}
@@ -40,16 +36,15 @@ void TrainStep::accumulate(const PackedBatch& batch, int64_t step) {
 StepStats TrainStep::apply(double rate, const std::vector<PackedBatch>& batches, int64_t step) {
   StepStats stats;
   with_memory_errors_explained({"optimizer step", step}, [&] {
-    const Sums sums = read_sums();
-    const double targets = static_cast<double>(std::max<int64_t>(1, target_tokens_));
-    stats = {.loss = sums.loss / targets,
-             .grad_norm = sums.grad_norm / targets,
+    const Sums sums = sum_up(static_cast<double>(std::max<int64_t>(1, target_tokens_)));
+    optimizer_.step(rate, sums.divisor, sums.skip, step);
+    const at::Tensor values = sums.loss_and_norm.to(at::kCPU);  // the step's one wait
+    stats = {.loss = values.const_data_ptr<double>()[0],
+             .grad_norm = values.const_data_ptr<double>()[1],
              .tokens = tokens_,
              .target_tokens = target_tokens_,
-             .skipped = !std::isfinite(sums.loss) || !std::isfinite(sums.grad_norm)};
-    if (!stats.skipped) {
-      optimizer_.step(rate, targets / clip_coefficient(stats.grad_norm, options_.max_grad_norm));
-    }
+             .skipped = !std::isfinite(values.const_data_ptr<double>()[0]) ||
+                        !std::isfinite(values.const_data_ptr<double>()[1])};
   });
   losses_.clear();
   tokens_ = target_tokens_ = 0;
@@ -64,18 +59,23 @@ StepStats TrainStep::apply(double rate, const std::vector<PackedBatch>& batches,
   return stats;
 }
 
-TrainStep::Sums TrainStep::read_sums() const {
+TrainStep::Sums TrainStep::sum_up(double targets) const {
   const c10::NoGradGuard no_grad;
   std::vector<at::Tensor> gradients;
   for (const Parameter& parameter : optimizer_.parameters()) gradients.push_back(parameter.tensor.grad());
-  std::vector<at::Tensor> scalars = at::_foreach_norm(gradients, 2, at::kFloat);
-  scalars.insert(scalars.end(), losses_.begin(), losses_.end());
-  const at::Tensor values = at::stack(scalars).to(at::kCPU, at::kDouble);
-  const double* value = values.const_data_ptr<double>();
+  const at::Tensor norms = at::stack(at::_foreach_norm(gradients, 2, at::kFloat)).to(at::kDouble);
+  const at::Tensor norm = norms.square().sum().sqrt().div_(targets);
+  const at::Tensor loss = at::stack(losses_).to(at::kDouble).sum().div_(targets);
   Sums sums;
-  for (size_t i = 0; i < gradients.size(); ++i) sums.grad_norm += value[i] * value[i];
-  sums.grad_norm = std::sqrt(sums.grad_norm);
-  for (size_t i = gradients.size(); i < scalars.size(); ++i) sums.loss += value[i];
+  sums.loss_and_norm = at::stack({loss, norm});
+  sums.skip = sums.loss_and_norm.isfinite().all().logical_not().to(at::kFloat);
+  if (options_.max_grad_norm > 0) {
+    // targets / min(1, max_grad_norm / (norm + 1e-6)) without a division by nearly nothing.
+    const at::Tensor excess = norm.add(1e-6).div_(options_.max_grad_norm);
+    sums.divisor = excess.clamp_min_(1.0).mul_(targets).to(at::kFloat);
+  } else {
+    sums.divisor = at::full({}, targets, norm.options().dtype(at::kFloat));
+  }
   return sums;
 }
 

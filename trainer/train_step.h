@@ -2,8 +2,8 @@
 // norm -> update.
 //
 // The loss of a step is the sum of -log p over all its targets divided by their number, whatever the micro-batches it
-// came in: gradients are those of the sum until the optimizer divides them. The host waits for the device once a step,
-// for the loss and the norm.
+// came in: gradients are those of the sum until the optimizer divides them. Norm, clipping and the decision to skip are
+// made on the device; the host waits for it once a step, when the update has been started too, to read loss and norm.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -32,9 +32,6 @@ struct TrainStepOptions {
   OnNonFinite on_nonfinite = OnNonFinite::kStop;
 };
 
-// torch.nn.utils.clip_grad_norm_: what gradients are multiplied by.
-double clip_coefficient(double grad_norm, double max_grad_norm);
-
 // Refers to model and optimizer, which live longer. One thread at a time.
 class TrainStep {
  public:
@@ -49,11 +46,13 @@ class TrainStep {
   StepStats apply(double rate, const std::vector<PackedBatch>& batches, int64_t step);
 
  private:
+  // Scalars on the device.
   struct Sums {
-    double loss = 0;
-    double grad_norm = 0;
+    at::Tensor loss_and_norm;  // fp64 [2], each divided by the number of targets
+    at::Tensor divisor;        // fp32: targets / clipping coefficient, that of torch.nn.utils.clip_grad_norm_
+    at::Tensor skip;           // fp32: 1 where loss or norm is not finite
   };
-  Sums read_sums() const;  // waits for the device
+  Sums sum_up(double targets) const;
 
   Gemma& model_;
   Optimizer& optimizer_;

@@ -1,7 +1,9 @@
 // How fast a training step is, and its parts that are ours: the loss head, the update. Items are tokens.
 #include <ATen/ops/arange.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <benchmark/benchmark.h>
 #include <c10/core/GradMode.h>
 
@@ -102,7 +104,9 @@ void the_update(benchmark::State& state) {
   for (const Parameter& parameter : optimizer.parameters()) {
     at::Tensor(parameter.tensor).mutable_grad() = at::randn(parameter.tensor.sizes());
   }
-  for (auto _ : state) optimizer.step(1e-5, 1.0);
+  const at::Tensor one = at::ones({}), zero = at::zeros({});
+  int64_t step = 0;
+  for (auto _ : state) optimizer.step(1e-5, one, zero, ++step);
 }
 BENCHMARK(the_update)->Unit(benchmark::kMillisecond)->UseRealTime();
 

@@ -225,6 +225,9 @@ TEST(LoadConfig, ContradictoryPairsNameBothPlaces) {
   EXPECT_EQ(problems("  format: tokens\n  parse_control_tokens: true\n"),
             "c.yaml:6:25: dataset.parse_control_tokens: has no effect with dataset.format: tokens, "
             "whose rows are ids already; remove it");
+  EXPECT_EQ(problems("training:\n  precision: bf16_mixed\n  stochastic_rounding: true\n"),
+            "c.yaml:7:24: training.stochastic_rounding: has no effect without training.precision: bf16 and all weights "
+            "trained (lora.rank: 0); remove it");
   EXPECT_EQ(problems("lora:\n  alpha: 16\n  rslora: true\n"),
             "c.yaml:6:10: lora.alpha: has no effect while lora.rank is 0; set lora.rank to train "
             "LoRA matrices, or remove this\n"

@@ -100,8 +100,8 @@ size_t fields_of_run_config() {
   const auto& [base_model, revision, max_seq_length, accelerator, region] = config.model;
   const auto& [manifest, data, format, validation, fraction, bad, on_long, samples, control] = config.dataset;
   const auto& [steps, epochs, size, tokens, accumulation, rate, scheduler, floor, warm, ratio, decay, beta1, beta2,
-               epsilon, norm, seed, precision, shuffle, packing, checkpointing, deterministic, nonfinite, optimizer] =
-      config.training;
+               epsilon, norm, seed, precision, stochastic, shuffle, packing, checkpointing, deterministic, nonfinite,
+               optimizer] = config.training;
   const auto& [rank, alpha, dropout, modules, rslora, from] = config.lora;
   const auto& [every, best, patience] = config.evaluation;
   const auto& [run_dir, checkpoint, keep, dtype] = config.output;
@@ -110,7 +110,8 @@ size_t fields_of_run_config() {
   return count(base_model, revision, max_seq_length, accelerator, region) +
          count(manifest, data, format, validation, fraction, bad, on_long, samples, control) +
          count(steps, epochs, size, tokens, accumulation, rate, scheduler, floor, warm, ratio, decay, beta1, beta2,
-               epsilon, norm, seed, precision, shuffle, packing, checkpointing, deterministic, nonfinite, optimizer) +
+               epsilon, norm, seed, precision, stochastic, shuffle, packing, checkpointing, deterministic, nonfinite,
+               optimizer) +
          count(rank, alpha, dropout, modules, rslora, from) + count(every, best, patience) +
          count(run_dir, checkpoint, keep, dtype) +
          count(present, url, project, experiment, spot, timeout, most_usd, kept);
@@ -171,6 +172,7 @@ TEST(Settings, TheKeysOfTheIssueAreTheKeysOfTheTable) {
                                              "training.max_grad_norm",
                                              "training.seed",
                                              "training.precision",
+                                             "training.stochastic_rounding",
                                              "training.shuffle",
                                              "training.packing",
                                              "training.activation_checkpointing",

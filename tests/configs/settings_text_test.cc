@@ -78,6 +78,15 @@ TEST(SettingsText, ExplainSaysEverythingAboutAKey) {
   }
 }
 
+// true and false stay truth values, as files write them.
+TEST(SettingsText, TheSchemaOfASwitchWithAThirdPositionTakesBoth) {
+  const json schema = json::parse(schema_json());
+  const json& setting = schema.at("properties").at("training").at("properties").at("activation_checkpointing");
+  EXPECT_EQ(setting.at("type"), json({"string", "boolean"}));
+  EXPECT_EQ(setting.at("enum"), json({false, true, "auto"}));
+  EXPECT_EQ(setting.at("default"), json(false));
+}
+
 TEST(SettingsText, ExplainKnowsAliasesAndSections) {
   EXPECT_EQ(explain_key("training.num_steps"), "training.num_steps\n  stands for training.max_steps.\n");
   EXPECT_EQ(explain_key("training.logging_steps"),

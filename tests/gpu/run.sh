@@ -1,54 +1,224 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command: forward and backward against the CPU, the demo on the GPU, and the training
-# speed of a Gemma-2B with random weights.
-# usage: tests/gpu/run.sh [BUILD_DIR]     BUILD_DIR: a CUDA build; without it, ./bootstrap.sh build --cuda makes one
-# Exits non-zero where there is no GPU. SPEED_STEPS=N (default 20) sets the timed steps, SPEED_MODEL another preset.
-set -euo pipefail
-cd "$(dirname "$0")/../.."
+# Everything that needs a GPU, in one command, for a machine that may have no network: correctness against the CPU's
+# reference numbers, the kernels, trajectories, resuming, the demo, and the speed of a Gemma-2B with random weights.
+# usage: tests/gpu/run.sh [--minutes N] [--only STAGE,...] [--libtorch DIR] [BUILD_DIR]
+#   BUILD_DIR    a CUDA build with tests, or what pack.sh made of one; without it ./bootstrap.sh build --cuda and this script make one
+#   --libtorch   a LibTorch 2.11.0 for CUDA 13 to run with, where the build's own is not on this machine
+#   --minutes N  begin no stage later than N minutes after the start (default 13)
+#   --only       of selftest, golden, kernels, sanitizer, trajectories, resume, errors, demo, speed
+# A stage that fails does not stop the others. Results: artifacts/gpu/<date>/ with a log a stage and summary.md; the exit code is
+# the number of stages that failed, and 1 where there is no GPU.
+# shellcheck disable=SC2317  # the stages are called by name
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 1
 fail() { echo "gpu: $*" >&2; exit 1; }
+minutes=13 only='' build=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --minutes) minutes=${2:?--minutes needs a number}; shift 2 ;;
+    --only) only=,${2:?--only needs stages},; shift 2 ;;
+    --libtorch)
+      libtorch=$(cd "${2:?--libtorch needs a folder}" && pwd) || fail "$2 is no folder"
+      export LD_LIBRARY_PATH=$libtorch/lib:$libtorch/../nvidia/cu13/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+      shift 2
+      ;;
+    -h | --help) sed -n 2,11p "$0"; exit 0 ;;
+    -*) fail "unknown option $1" ;;
+    *) build=$(cd "$1" && pwd) || fail "$1 is no folder"; shift ;;
+  esac
+done
+start=$SECONDS
 
 command -v nvidia-smi >/dev/null || fail "there is no NVIDIA GPU here (nvidia-smi is not installed)"
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || fail "nvidia-smi finds no GPU"
-
-if [ $# -gt 0 ]; then
-  build=$(cd "$1" && pwd)
-else
-  ./bootstrap.sh build --cuda
+gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | head -n 1) || fail "nvidia-smi finds no GPU"
+[ -n "$gpu" ] || fail "nvidia-smi finds no GPU"
+programs=(gemma-sft gemma-sft-engine gpu_test gpu_kernels_test gpu_benchmark golden_test golden_training_test)
+if [ -z "$build" ]; then
+  ./bootstrap.sh build --cuda || fail "the build failed"
   build=$PWD/build/cuda
+  cmake --build "$build" --target "${programs[@]}" || fail "the build failed"
 fi
-if [ ! -x "$build/bin/gpu_test" ]; then cmake --build "$build" --target gpu_test gemma-sft gemma-sft-engine; fi
-
-echo "== forward and backward against the CPU"
-"$build/bin/gpu_test"
-
-echo "== the demo on the GPU"
-configs/demo/run.sh "$build/bin" --device cuda
-
-echo "== training speed, random weights"
-preset=${SPEED_MODEL:-gemma-2b}
-steps=${SPEED_STEPS:-20}
-place=artifacts/gpu
-rm -rf "$place" && mkdir -p "$place"
-"$build/bin/gemma-sft" model init --preset "$preset" --tokenizer artifacts/demo/seed-1/tokenizer --output "$place/$preset"
-# Rows of ready-made tokens, 2,048 long, every token but the first a target.
-awk 'BEGIN {
-  srand(1)
-  for (row = 1; row <= 256; ++row) {
-    ids = "2"; mask = "0"
-    for (t = 1; t < 2048; ++t) { ids = ids "," int(4 + rand() * 800); mask = mask ",1" }
-    printf "{\"id\": \"row-%d\", \"input_ids\": [%s], \"loss_mask\": [%s]}\n", row, ids, mask
-  }
-}' >"$place/tokens.jsonl"
-for precision in bf16 bf16_mixed; do
-  "$build/bin/gemma-sft" train --config tests/gpu/speed.yaml --device cuda --data "$place/tokens.jsonl" \
-    --set "model.base_model=$place/$preset" --set "training.max_steps=$steps" --set "training.precision=$precision" \
-    --output "$place/run-$precision" || fail "$precision: training failed"
-  awk -v name="$preset $precision" -F'"tokens_per_second": *' '
-    NF > 1 { split($2, value, /[,}]/); rate[++n] = value[1] }
-    END {
-      if (n < 6) { print "gpu: too few steps were logged"; exit 1 }
-      for (i = 6; i <= n; ++i) sum += 1 / rate[i]  # the first five warm up
-      printf "%s: %.0f real tokens/s over %d steps\n", name, (n - 5) / sum, n - 5
-    }' "$place/run-$precision/metrics.jsonl"
-  rm -rf "$place/run-$precision"
+for program in "${programs[@]}"; do
+  [ -x "$build/bin/$program" ] || fail "$build/bin/$program is missing: cmake --build $build --target ${programs[*]}"
 done
+
+# A packed build knows neither its libraries nor where the cases are.
+export GEMMA_SFT_GOLDEN=$PWD/tests/golden
+if [ ! -e "$build/share/gemma-sft/selftest" ]; then
+  mkdir -p "$build/share/gemma-sft"
+  ln -sfn "$GEMMA_SFT_GOLDEN" "$build/share/gemma-sft/selftest"
+fi
+if [ -d "$build/lib" ]; then export LD_LIBRARY_PATH=$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}; fi
+
+out=artifacts/gpu/$(date -u +%Y-%m-%dT%H%M)
+mkdir -p "$out"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+{
+  echo "# $gpu"
+  echo
+  echo "Commit $(git rev-parse HEAD 2>/dev/null || echo unknown)$(git diff --quiet HEAD 2>/dev/null || echo ', changed')."
+  echo
+  echo "| stage | result | seconds |"
+  echo "|---|---|---|"
+} >"$out/summary.md"
+
+failed=0
+# stage NAME FUNCTION: runs it into its log, and says how it ended.
+stage() {
+  local name=$1 begin=$SECONDS result status
+  if [ -n "$only" ] && [[ $only != *,$name,* ]]; then return; fi
+  if [ $((SECONDS - start)) -ge $((minutes * 60)) ]; then
+    result='NOT RUN: out of time'
+    failed=$((failed + 1))
+  else
+    # Not as a condition: bash would go on after a command of the stage that fails.
+    (set -e; "$2") >"$out/$name.log" 2>&1
+    status=$?
+    result=passed
+    if [ -e "$work/skip-$name" ]; then
+      result="not run: $(cat "$work/skip-$name")"
+    elif [ $status -ne 0 ]; then
+      result=FAILED
+      failed=$((failed + 1))
+    fi
+  fi
+  echo "gpu: $name: $result ($((SECONDS - begin)) s)"
+  [ "$result" != FAILED ] || tail -n 15 "$out/$name.log"
+  echo "| $name | $result | $((SECONDS - begin)) |" >>"$out/summary.md"
+}
+sft() { "$build/bin/gemma-sft" "$@"; }
+
+# fp32 on every golden case, at the bars of the CPU; LibTorch's TF32 is off unless asked for.
+selftest() { sft selftest --device cuda --json; }
+
+# The same cases in bf16 within what bf16 costs the reference, packed = padded, and our GPU path against our CPU path.
+golden() {
+  GEMMA_SFT_TEST_DEVICE=cuda "$build/bin/golden_test"
+  "$build/bin/gpu_test"
+}
+
+kernels() { "$build/bin/gpu_kernels_test"; }
+
+sanitizer() {
+  local tool
+  tool=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null) ||
+    { echo "compute-sanitizer is not installed" | tee "$work/skip-sanitizer"; return 1; }
+  local tests='Tables/GpuKernelsOn.*/cuda'
+  "$tool" --tool memcheck --error-exitcode 1 "$build/bin/gpu_kernels_test" --gtest_filter="$tests"
+  "$tool" --tool racecheck --error-exitcode 1 "$build/bin/gpu_kernels_test" --gtest_filter="$tests"
+  "$tool" --tool initcheck --error-exitcode 1 "$build/bin/gpu_kernels_test" --gtest_filter="$tests"
+  "$tool" --tool synccheck --error-exitcode 1 "$build/bin/gpu_kernels_test" --gtest_filter="$tests"
+}
+
+# Twenty steps of transformers' Trainer, full and LoRA; the merged model; greedy text.
+trajectories() { GEMMA_SFT_TEST_DEVICE=cuda "$build/bin/golden_training_test"; }
+
+# tiny MODEL PRECISION RUN STEPS: a deterministic run on the demo's rows.
+tiny() {
+  sft train --config configs/demo/demo.yaml --device cuda --set "model.base_model=$1" --set "training.precision=$2" \
+    --set training.deterministic=true --set training.lr_scheduler=constant --set training.warmup_steps=0 \
+    --set training.warmup_ratio=null --set training.num_epochs=3 --set "training.max_steps=$4" \
+    --set output.checkpoint_every=4 --output "$work/$3" --quiet
+}
+# With deterministic: true a run that stopped after step 8 and went on ends with the bytes of one that did not stop.
+resume() {
+  local precision file=final_model/model.safetensors
+  sft tokenizer train --corpus configs/demo/corpus.txt --vocab-size 768 --output "$work/tokenizer"
+  sft model init --config configs/demo/model.json --tokenizer "$work/tokenizer" --output "$work/base" --seed 1
+  for precision in bf16_mixed bf16 fp32; do
+    tiny "$work/base" "$precision" "whole-$precision" 12
+    tiny "$work/base" "$precision" "parts-$precision" 8
+    tiny "$work/base" "$precision" "parts-$precision" 12
+    cmp "$work/whole-$precision/$file" "$work/parts-$precision/$file"
+    echo "$precision: $file is the same to the byte"
+  done
+}
+
+# What cannot be had is said before any work: no such device, and memory that does not suffice, with remedies.
+errors() {
+  local status=0 message
+  message=$(sft selftest --device cuda:99 2>&1) || status=$?
+  echo "$message (exit $status)"
+  [ "$status" = 2 ]
+  grep -q 'cuda:99' <<<"$message"
+  status=0
+  message=$(CUDA_VISIBLE_DEVICES='' sft selftest --device cuda 2>&1) || status=$?
+  echo "$message (exit $status)"
+  [ "$status" = 2 ]
+  grep -q 'no GPU can be used here' <<<"$message"
+  # Gemma-2B with half a million tokens at once and nothing recomputed.
+  rows 8192 64 >"$work/long.jsonl"
+  make_gemma gemma-2b
+  status=0
+  message=$(sft train --config tests/gpu/speed.yaml --device cuda --data "$work/long.jsonl" --output "$work/long" --quiet \
+    --set "model.base_model=$work/gemma-2b" --set model.max_seq_length=8192 --set training.max_steps=1 \
+    --set training.batch_size=64 --set training.activation_checkpointing=false 2>&1) || status=$?
+  echo "$message (exit $status)"
+  [ "$status" = 11 ]
+  grep -q 'out of memory' <<<"$message"
+  grep -q 'training.batch_size' <<<"$message"
+}
+
+demo() { configs/demo/run.sh "$build/bin" --device cuda; }
+
+# rows LENGTH COUNT: rows of ready-made tokens, every one but the first a target.
+rows() {
+  awk -v length="$1" -v count="$2" 'BEGIN {
+    srand(1)
+    for (row = 1; row <= count; ++row) {
+      ids = "2"; mask = "0"
+      for (t = 1; t < length; ++t) { ids = ids "," int(4 + rand() * 800); mask = mask ",1" }
+      printf "{\"id\": \"row-%d\", \"input_ids\": [%s], \"loss_mask\": [%s]}\n", row, ids, mask
+    }
+  }'
+}
+make_gemma() {
+  [ ! -d "$work/$1" ] || return 0
+  [ -d "$work/tokenizer" ] || sft tokenizer train --corpus configs/demo/corpus.txt --vocab-size 768 --output "$work/tokenizer"
+  sft model init --preset "$1" --tokenizer "$work/tokenizer" --output "$work/$1" --dtype bf16
+}
+# Random weights; tests/benchmarks/gpu/ is the measurement beside the Hugging Face stack.
+speed() {
+  local preset=${SPEED_MODEL:-gemma-2b} steps=${SPEED_STEPS:-20} precision rank
+  make_gemma "$preset"
+  rows 2048 256 >"$work/tokens.jsonl"
+  nvidia-smi --query-gpu=timestamp,clocks.sm,power.draw,memory.used --format=csv,noheader,nounits -l 1 >"$out/speed.gpu.csv" &
+  local watcher=$!
+  for precision in bf16 bf16_mixed; do
+    for rank in 0 16; do
+      sft train --config tests/gpu/speed.yaml --device cuda --data "$work/tokens.jsonl" --set "model.base_model=$work/$preset" \
+        --set "training.max_steps=$steps" --set "training.precision=$precision" --set "lora.rank=$rank" \
+        --output "$work/speed-$precision-$rank" --quiet || { kill "$watcher"; return 1; }
+      cp "$work/speed-$precision-$rank/metrics.jsonl" "$out/speed-$precision-$rank.jsonl"
+      cp "$work/speed-$precision-$rank/run.log" "$out/speed-$precision-$rank.run.log"
+      rm -rf "$work/speed-$precision-$rank"
+      awk -v name="$preset $precision, LoRA rank $rank" -F'"tokens_per_second": *' '
+        NF > 1 { split($2, value, /[,}]/); rate[++n] = value[1] }
+        END {
+          if (n < 6) { print "too few steps were logged"; exit 1 }
+          for (i = 6; i <= n; ++i) sum += 1 / rate[i]  # the first five warm up
+          printf "%s: %.0f real tokens/s over %d steps\n", name, (n - 5) / sum, n - 5
+        }' "$out/speed-$precision-$rank.jsonl" | tee -a "$out/speed.txt" || { kill "$watcher"; return 1; }
+    done
+  done
+  kill "$watcher"
+  "$build/bin/gpu_benchmark" | tee "$out/kernels.txt"
+}
+
+stage selftest selftest
+stage kernels kernels
+stage golden golden
+stage trajectories trajectories
+stage resume resume
+stage speed speed
+stage demo demo
+stage errors errors
+stage sanitizer sanitizer
+{
+  echo
+  [ ! -e "$out/speed.txt" ] || sed 's/^/- /' "$out/speed.txt"
+} >>"$out/summary.md"
+cat "$out/summary.md"
+echo "gpu: written: $out"
+exit $failed

@@ -77,6 +77,33 @@ TEST(ActivationCheckpoint, HoldsLessBetweenForwardAndBackward) {
   EXPECT_LT(held[1], held[0] / 3);
 }
 
+TEST(ActivationCheckpoint, OfAFewBlocksChangesNoBitAndHoldsWhatTheOthersHold) {
+  GemmaConfig config = tiny_gemma3();
+  config.num_layers = 8;
+  config.layer_kinds.assign(8, LayerKind::kGlobal);
+  const PackedBatch batch = pack(random_documents({120, 120, 120, 120}, 1));
+  std::vector<int64_t> held;
+  std::vector<LossAndGradients> made;
+  for (const int64_t layers : {0, 3, 8}) {
+    Gemma model = random_model(config, {}, 3);
+    model.recompute_layers(layers);
+    CountingAllocator memory;
+    const int64_t before = memory.held();
+    {
+      const at::Tensor loss = loss_of(model, batch);
+      held.push_back(memory.held() - before);
+    }
+    made.push_back(train_pass(model, batch));
+    EXPECT_EQ(made.back().loss, made.front().loss);
+    for (size_t i = 0; i < made.back().gradients.size(); ++i) {
+      EXPECT_TRUE(same_bits(made.back().gradients[i], made.front().gradients[i]));
+    }
+  }
+  EXPECT_NEAR(static_cast<double>(held[0] - held[1]), 3.0 / 8.0 * static_cast<double>(held[0] - held[2]),
+              0.02 * static_cast<double>(held[0]));
+  EXPECT_LT(held[2], held[0] / 3);
+}
+
 TEST(ActivationCheckpoint, APassThatIsNeverRunBackwardFreesEverything) {
   for (const bool checkpointing : {false, true}) {
     GemmaOptions options;

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "data/batches/packer.h"
@@ -28,7 +29,11 @@ at::ScalarType scalar_type(TensorDtype dtype) {
 
 }  // namespace
 
-fs::path golden_folder(const std::string& name) { return fs::path(GEMMA_SFT_SOURCE_DIR) / "tests" / "golden" / name; }
+// GEMMA_SFT_GOLDEN: where the folder is on a machine that did not build this program.
+fs::path golden_folder(const std::string& name) {
+  const char* elsewhere = std::getenv("GEMMA_SFT_GOLDEN");
+  return (elsewhere != nullptr ? fs::path(elsewhere) : fs::path(GEMMA_SFT_SOURCE_DIR) / "tests" / "golden") / name;
+}
 
 std::vector<std::string> golden_case_names() {
   std::vector<std::string> names;
@@ -43,8 +48,15 @@ nlohmann::json read_golden_json(const std::string& name) {
   return nlohmann::json::parse(read_file(golden_folder(name) / "case.json"));
 }
 
-Gemma load_golden_model(const std::string& name, const GemmaOptions& options) {
+at::Device test_device() {
+  const char* name = std::getenv("GEMMA_SFT_TEST_DEVICE");
+  return at::Device(name == nullptr ? "cpu" : name);
+}
+
+Gemma load_golden_model(const std::string& name, const GemmaOptions& given) {
   const fs::path folder = golden_folder(name) / "model";
+  GemmaOptions options = given;
+  options.device = test_device();
   Gemma model(load_gemma_config(folder), options);
   load_weights(model, folder);
   return model;

@@ -30,11 +30,11 @@ Outcome run(Gemma& model, const NamedTensors& expected, Layout layout) {
   for (const Parameter& parameter : model.base_parameters()) at::Tensor(parameter.tensor).requires_grad_(true);
   Outcome outcome;
   outcome.batch = make_batch(expected, layout);
-  const DeviceBatch batch = to_device(outcome.batch, at::kCPU);
+  const DeviceBatch batch = to_device(outcome.batch, test_device());
   const at::Tensor hidden = model.forward(batch);
   {
     at::NoGradGuard no_grad;
-    outcome.logits = model.logits(hidden);
+    outcome.logits = model.logits(hidden).to(at::kCPU);
   }
   const at::Tensor loss = chunked_cross_entropy(hidden, model.head_weight(), batch.target_rows,
                                                 batch.targets.index_select(0, batch.target_rows),
@@ -43,7 +43,7 @@ Outcome run(Gemma& model, const NamedTensors& expected, Layout layout) {
   loss.backward();
   outcome.loss = loss.item<double>();
   for (const Parameter& parameter : model.base_parameters()) {
-    outcome.gradients[parameter.name] = parameter.tensor.grad().to(at::kFloat);
+    outcome.gradients[parameter.name] = parameter.tensor.grad().to(at::kCPU, at::kFloat);
   }
   return outcome;
 }
@@ -110,7 +110,7 @@ TEST_P(GoldenCase, PackedEqualsPaddedTokenByToken) {
   std::vector<at::Tensor> logprobs;  // of the real tokens, [tokens, vocabulary]
   for (const Layout layout : {Layout::kPacked, Layout::kPadded}) {
     const PackedBatch batch = make_batch(expected_, layout);
-    const at::Tensor logits = model.logits(model.forward(to_device(batch, at::kCPU)));
+    const at::Tensor logits = model.logits(model.forward(to_device(batch, test_device()))).to(at::kCPU);
     std::vector<at::Tensor> rows;
     for (size_t row = 0; row < batch.document_lengths.size(); ++row) {
       rows.push_back(logits.narrow(0, batch.document_offsets[row], batch.document_lengths[row]));

@@ -77,7 +77,8 @@ Errors train_and_compare(Gemma& model, const nlohmann::json& settings, const Nam
   EXPECT_EQ(row, rows.at("lengths").size(0));
   EXPECT_EQ(model.trainable_parameters().size(), final_weights.size());
   for (const Parameter& parameter : model.trainable_parameters()) {
-    const double error = parameter.tensor.detach().sub(final_weights.at(parameter.name)).abs().max().item<double>();
+    const double error =
+        parameter.tensor.detach().to(at::kCPU).sub(final_weights.at(parameter.name)).abs().max().item<double>();
     if (error >= errors.weights_abs) errors.weights_abs = error, errors.worst_weight = parameter.name;
   }
   return errors;
@@ -129,12 +130,14 @@ TEST_P(GoldenTraining, TwentyStepsOfAnAdapterAndItsMergedModelEqualTheReference)
   const TempDir merged_folder;
   export_model(model, golden_folder(name_) / "model", merged_folder.path(), real_file_system(),
                {.dtype = ModelDtype::kFp32, .merge_lora = true});
-  Gemma merged(load_gemma_config(merged_folder.path()), {});
+  GemmaOptions options;
+  options.device = test_device();
+  Gemma merged(load_gemma_config(merged_folder.path()), options);
   load_weights(merged, merged_folder.path());
   const c10::NoGradGuard no_grad;
   const PackedBatch batch = make_batch(read_tensors(golden_folder(name_) / "expected.safetensors"), Layout::kPacked);
-  const at::Tensor of_merged = merged.logits(merged.forward(to_device(batch, at::kCPU)));
-  const at::Tensor of_adapter = model.logits(model.forward(to_device(batch, at::kCPU)));
+  const at::Tensor of_merged = merged.logits(merged.forward(to_device(batch, test_device()))).to(at::kCPU);
+  const at::Tensor of_adapter = model.logits(model.forward(to_device(batch, test_device()))).to(at::kCPU);
   const double error = largest_error(of_merged, run.at("merged_logits"), batch);
   EXPECT_LE(error, facts.at("tolerances").at("merged_logits_abs"));
   EXPECT_LE(of_merged.sub(of_adapter).abs().max().item<double>(), 1e-4);

@@ -88,6 +88,14 @@ TEST_F(RunTrainingTest, a_base_with_tokenizer_json_alone_trains_alike_and_keeps_
             read_file(tiny_.run_folder("with-model") / "final_model/model.safetensors"));
 }
 
+TEST_F(RunTrainingTest, activation_checkpointing_by_memory_says_what_it_decided_and_changes_no_number) {
+  train({"training.max_steps=4"}, "kept");
+  observer_.notes.clear();
+  train({"training.max_steps=4", "training.activation_checkpointing=auto"}, "auto");
+  EXPECT_THAT(observer_.notes, Contains(HasSubstr("activation checkpointing: auto: 0 of 2 blocks")));
+  EXPECT_EQ(lasting_metrics(tiny_.run_folder("auto")), lasting_metrics(tiny_.run_folder("kept")));
+}
+
 TEST_F(RunTrainingTest, the_rows_of_metrics_hold_what_each_step_did) {
   train({});
   ASSERT_EQ(observer_.steps.size(), 18u);

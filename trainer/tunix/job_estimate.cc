@@ -67,7 +67,8 @@ double activation_bytes(const RunConfig& config, const GemmaConfig& model, int64
   const double scores = 2.0 * static_cast<double>(model.num_heads * longest);
   const double per_layer = 6 * d + heads + scores + 3.0 * static_cast<double>(model.intermediate_size);
   const double layers = static_cast<double>(model.num_layers);
-  const double kept = config.training.activation_checkpointing ? layers * d + per_layer : layers * per_layer;
+  const bool recomputes = config.training.activation_checkpointing != ActivationCheckpointing::kOff;
+  const double kept = recomputes ? layers * d + per_layer : layers * per_layer;
   const double logits = 2.0 * 4 * static_cast<double>(std::min(tokens, kLossChunk) * model.vocab_size);
   return static_cast<double>(tokens) * kept * element + logits;
 }
@@ -186,7 +187,8 @@ JobEstimate estimate_job(const EstimateRequest& request, const PriceTable& price
     }
     return estimate;
   }
-  const double passes = (lora ? 4.0 : 6.0) + (config.training.activation_checkpointing ? 2.0 : 0.0);
+  const double passes =
+      (lora ? 4.0 : 6.0) + (config.training.activation_checkpointing != ActivationCheckpointing::kOff ? 2.0 : 0.0);
   const double peak = accelerator->peak_flops_per_core * static_cast<double>(accelerator->cores);
   const double least = passes * all * static_cast<double>(*estimate.tokens) / peak / 3600;
   const double most = passes * all * computed_tokens / peak / 3600;

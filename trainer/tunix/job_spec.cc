@@ -31,6 +31,11 @@ Json section(const RunConfig& config, const std::string& prefix) {
   for (const Setting& setting : settings()) {
     if (!setting.key.starts_with(prefix) || (setting.has_effect && !setting.has_effect(config))) continue;
     const Value value = setting.field.get(config);
+    if (setting.key == "training.stochastic_rounding") continue;  // the service does not know it, see make_job_spec
+    if (setting.key == "training.activation_checkpointing" && std::holds_alternative<std::string>(value)) {
+      json["activation_checkpointing"] = true;  // auto: the service has no such word, and memory is what it asks for
+      continue;
+    }
     if (!std::holds_alternative<std::monostate>(value)) json[setting.key.substr(prefix.size())] = json_of(value);
   }
   return json;
@@ -47,6 +52,9 @@ Json or_null(const std::optional<T>& value) {
 
 JobSpec make_job_spec(const JobSpecRequest& request) {
   const RunConfig& config = request.config;
+  if (config.training.stochastic_rounding) {
+    throw Error(ErrorKind::kUsage, "training.stochastic_rounding: the job service rounds to the nearest; leave it out");
+  }
   if (config.lora.rank > 0 && config.lora.init_from) {
     throw Error(ErrorKind::kUsage,
                 fmt::format("lora.init_from: {}: a job starts from the base model alone; take it out, or train on this "

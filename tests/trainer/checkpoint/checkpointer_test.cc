@@ -2,7 +2,9 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -32,7 +34,7 @@ class CheckpointerTest : public ::testing::Test {
       for (const Parameter& parameter : optimizer->parameters()) {
         at::Tensor(parameter.tensor).mutable_grad() = at::rand(parameter.tensor.sizes());
       }
-      optimizer->step(1e-2, 1.0);
+      optimizer->step(1e-2, at::ones({}), at::zeros({}), 1);
     }
     Gemma model;
     std::optional<Optimizer> optimizer;
