@@ -9,4 +9,4 @@ python=$("$here/../../../../trainer/tunix/gateway/runner/environment.sh" --test)
 cache=$(dirname "$(dirname "$(dirname "$python")")")
 export GEMMA_SFT_BIN JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$cache/jax-tests} PYTHONDONTWRITEBYTECODE=1
 cd "$here"
-exec "$python" -m pytest -q -rs --durations 5 "$@"
+exec "$python" -m pytest -q -rs --durations 5 --numprocesses "$(nproc)" --dist loadfile "$@"
