@@ -144,6 +144,7 @@ run_test_tunix() {
   wants_python=yes
   install_packages
   "$root/trainer/tunix/gateway/runner/environment.sh" --test >/dev/null || die "the environment of google-tunix was not made"
+  "$root/trainer/tunix/gateway/environment.sh" >/dev/null || die "the gateway's environment was not made"
   build release -- "${product[@]}"
   exec "$root/tests/trainer/tunix/runner/run.sh" "$root/build/release/bin"
 }

@@ -9,9 +9,13 @@ import random
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import httpx
 
 from conftest import GATEWAY, Gateway, expected_weights, holders, rows
 from gateway.database import Database
@@ -144,3 +148,46 @@ def test_killed_at_random_moments_it_loses_no_job_and_makes_none_twice(make_gate
         story_is_whole(gateway, job_id)
     assert len(gateway.client.get("/jobs?limit=100").json()["data"]) == kills
     assert len(list((gateway.data / "jobs").iterdir())) == kills
+
+
+def test_submitting_while_the_gateway_is_killed_makes_one_job_for_each_key(
+    make_gateway: Callable[..., Gateway],
+) -> None:
+    gateway = make_gateway("--max-jobs", "1000", "--requests-per-second", "1000").start()
+    body = gateway.job_body(seed=2)
+    keys = [f"once-{i}" for i in range(120)]
+    done = threading.Event()
+
+    def submit(key: str) -> set[str]:
+        """Every id that this key was answered with: asked again after lost answers, and twice after a good one."""
+        ids: list[str] = []
+        while len(ids) < 3:
+            try:
+                answer = gateway.post_job(key, body)
+            except httpx.TransportError:
+                time.sleep(0.05)
+                continue
+            assert answer.status_code in (200, 201), answer.text
+            ids.append(answer.json()["id"])
+            time.sleep(0.02)
+        return set(ids)
+
+    def kill_again_and_again() -> None:
+        chance = random.Random(SEED)
+        while not done.is_set():
+            time.sleep(chance.uniform(0.1, 0.8))
+            gateway.kill()
+            gateway.start()
+
+    killer = threading.Thread(target=kill_again_and_again)
+    killer.start()
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(submit, keys))
+    finally:
+        done.set()
+        killer.join()
+    assert all(len(ids) == 1 for ids in answers)
+    with sqlite3.connect(gateway.data / "gateway.db") as database:
+        made = [row[0] for row in database.execute("SELECT id FROM jobs")]
+    assert len(made) == len(keys) and set(made) == set().union(*answers)
