@@ -111,12 +111,7 @@ class WeightGradient {
     for (int64_t begin = 0; begin < total_.size(0); begin += kVocabularyBlock) {
       const int64_t pieces = std::min(kVocabularyBlock, total_.size(0) - begin);
       at::Tensor part = total_.narrow(0, begin, pieces);
-      const at::Tensor made = product(logits_gradient.narrow(1, begin, pieces).t(), rows);
-      if (first) {
-        part.copy_(made);
-      } else {
-        part.add_(made);
-      }
+      product_into(part, logits_gradient.narrow(1, begin, pieces).t(), rows, first ? Into::kReplace : Into::kAdd);
     }
   }
 

@@ -52,6 +52,14 @@ struct CpuKernels {
   void (*transpose)(const float* in, int64_t rows, int64_t columns, int64_t stride, float* out);
 };
 
+// Which matrix products this processor is fast at. A property of its model, not of a measurement at run time: the same
+// machine must give the same bits each time.
+struct ProductHabits {
+  bool mkl_for_fp32 = false;       // LibTorch's own product (MKL) is faster than oneDNN's
+  bool bf16_through_fp32 = false;  // bf16 widened, multiplied in fp32 and rounded is faster than a product in bf16
+};
+const ProductHabits& product_habits();
+
 // The best ones that this processor can run.
 const CpuKernels& cpu_kernels();
 

@@ -33,6 +33,10 @@ void set_random_state(c10::Device device, const at::Tensor& state) {
   generator.set_state(state);
 }
 
-void use_deterministic_kernels() { at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false); }
+void use_deterministic_kernels() {
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  // LibTorch would also write NaN into all memory that it allocates, to find what is read before it is written.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
 
 }  // namespace gemma_sft

@@ -70,6 +70,23 @@ std::vector<std::string> require_same_origin(const RunOrigin& before, const RunO
     refused += fmt::format("\n  {}", change.what);
     flags.insert(flag_value(change.kind));
   }
+  // What ends bit-exactness; refused where the run promises it.
+  const auto compare = [&](const char* what, const std::string& old_value, const std::string& new_value) {
+    if (old_value == new_value) return;
+    const std::string change = fmt::format("{} was {} and is {}", what, old_value, new_value);
+    if (!now.config.training.deterministic || allowed.contains(AllowedChange::kConfig)) {
+      notes.push_back(change + ": the numbers will not continue bit by bit");
+      return;
+    }
+    refused += fmt::format("\n  {}, which training.deterministic: true does not allow", change);
+    flags.insert(flag_value(AllowedChange::kConfig));
+  };
+  compare("the device", before.device, now.device);
+  compare("the number of threads", std::to_string(before.threads), std::to_string(now.threads));
+  for (const auto& [name, version] : now.versions) {
+    const auto old = before.versions.find(name);
+    compare(name.c_str(), old == before.versions.end() ? "unknown" : old->second, version);
+  }
   if (!refused.empty()) {
     std::string remedy;
     for (const std::string& flag : flags) remedy += fmt::format(" --allow-changed {}", flag);
@@ -78,17 +95,6 @@ std::vector<std::string> require_same_origin(const RunOrigin& before, const RunO
         fmt::format("{}: was made from something else than this run:{}\nUndo the change, start anew with --resume "
                     "never, or accept it with{}",
                     checkpoint, refused, remedy));
-  }
-  const auto compare = [&](const char* what, const std::string& old_value, const std::string& new_value) {
-    if (old_value == new_value) return;
-    notes.push_back(
-        fmt::format("{} was {} and is {}: the numbers will not continue bit by bit", what, old_value, new_value));
-  };
-  compare("the device", before.device, now.device);
-  compare("the number of threads", std::to_string(before.threads), std::to_string(now.threads));
-  for (const auto& [name, version] : now.versions) {
-    const auto old = before.versions.find(name);
-    compare(name.c_str(), old == before.versions.end() ? "unknown" : old->second, version);
   }
   return notes;
 }

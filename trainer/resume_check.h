@@ -21,7 +21,8 @@ struct OriginChange {
 std::vector<OriginChange> find_changes(const RunOrigin& before, const RunOrigin& now);
 
 // Throws Error(kCheckpoint) that names every change that is not allowed, and the flag that allows it; gives one
-// sentence for each change that is, and for what only ends bit-exactness: device, thread count, versions.
+// sentence for each change that is, and for what only ends bit-exactness: device, thread count, versions. Under
+// training.deterministic: true these count as changes of the configuration.
 std::vector<std::string> require_same_origin(const RunOrigin& before, const RunOrigin& now,
                                              const std::set<AllowedChange>& allowed, const std::string& checkpoint);
 

@@ -108,5 +108,27 @@ TEST(ResumeCheckTest, what_only_ends_bit_exactness_is_a_warning) {
               ElementsAre(HasSubstr("the device was cpu"), HasSubstr("the number of threads was 2 and is 4")));
 }
 
+TEST(ResumeCheckTest, a_deterministic_run_refuses_what_ends_bit_exactness_unless_told_otherwise) {
+  RunOrigin before = origin();
+  before.config.training.deterministic = true;
+  RunOrigin now = before;
+  EXPECT_THAT(require_same_origin(before, now, {}, "c"), IsEmpty());
+  now.threads = 4;
+  now.versions["gemma-sft"] = "2";
+  const auto refused = [&]() -> std::string {
+    try {
+      require_same_origin(before, now, {}, "run/checkpoint-4");
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(refused(), AllOf(HasSubstr("the number of threads was 2 and is 4"), HasSubstr("gemma-sft was 1 and is 2"),
+                               HasSubstr("training.deterministic: true"), HasSubstr("--allow-changed config")));
+  EXPECT_THAT(require_same_origin(before, now, {AllowedChange::kConfig}, "c"),
+              ElementsAre(HasSubstr("the number of threads was 2 and is 4"), HasSubstr("gemma-sft was 1 and is 2")));
+}
+
 }  // namespace
 }  // namespace gemma_sft

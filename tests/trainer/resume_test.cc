@@ -110,7 +110,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Assignments{"training.batch_size=null", "training.batch_tokens=150"},
                       Assignments{"training.precision=bf16"},
                       Assignments{"training.precision=bf16_mixed", "training.packing=false"},
-                      Assignments{"training.activation_checkpointing=true"},
+                      Assignments{"training.activation_checkpointing=true"}, Assignments{"training.deterministic=true"},
                       Assignments{"lora.rank=2", "lora.dropout=0.3"},
                       Assignments{"lora.rank=2", "lora.dropout=0.3", "training.precision=bf16",
                                   "training.activation_checkpointing=true", "training.packing=false"},
@@ -254,6 +254,17 @@ TEST_F(ResumeTest, another_number_of_threads_is_a_warning) {
   at::set_num_threads(2);
   EXPECT_EQ(train(request, &observer_).outcome, RunOutcome::kFinished);
   EXPECT_THAT(observer_.warnings, Contains(HasSubstr("the number of threads was 1 and is 2")));
+}
+
+TEST_F(ResumeTest, under_deterministic_another_number_of_threads_is_refused) {
+  const Assignments assignments = kEight + Assignments{"training.deterministic=true"};
+  StopAfter stopper(6);
+  ASSERT_EQ(train(tiny_.request(assignments), &stopper).outcome, RunOutcome::kStopped);
+  at::set_num_threads(2);
+  EXPECT_THAT(error_of(tiny_.request(assignments), ErrorKind::kCheckpoint),
+              HasSubstr("the number of threads was 1 and is 2"));
+  at::set_num_threads(1);
+  EXPECT_EQ(train(tiny_.request(assignments)).outcome, RunOutcome::kFinished);
 }
 
 TEST_F(ResumeTest, early_stopping_continues_its_count) {

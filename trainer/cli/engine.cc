@@ -7,6 +7,7 @@
 
 #include "configs/error.h"
 #include "data/files/file_system.h"
+#include "model/cpu_memory.h"
 #include "trainer/cli/engine_commands.h"
 #include "trainer/cli/program.h"
 #include "trainer/run_export.h"
@@ -75,6 +76,7 @@ int main(int argc, char** argv) {
   using gemma_sft::CommandLine;
   using gemma_sft::Output;
   gemma_sft::install_stop_signals();
+  gemma_sft::keep_large_blocks();
   return gemma_sft::run_program(argc, argv, [](const CommandLine& line, const Output& output) {
     return std::visit(gemma_sft::Engine(output), line.arguments);
   });
