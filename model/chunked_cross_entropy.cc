@@ -23,7 +23,7 @@
 namespace gemma_sft {
 namespace {
 
-constexpr int64_t kChunkBytesCpu = int64_t{256} << 20;
+constexpr int64_t kChunkBytesCpu = int64_t{512} << 20;
 // Each chunk adds once to the head's fp32 gradient: 2,048 tokens of bf16 logits at a time, where Gemma has 256,000
 // pieces, keep that traffic well below the time of the three products.
 constexpr int64_t kChunkBytesCuda = kLossChunkBytes;

@@ -82,12 +82,9 @@ at::Tensor wide_part(const at::Tensor& a, int64_t row, int64_t rows, int64_t col
   return a.stride(0) == 1 && a.stride(1) != 1 ? widened(part.t()).t() : widened(part);
 }
 
-}  // namespace
-
-at::Tensor product_through_fp32(const at::Tensor& a, const at::Tensor& b) {
-  at::NoGradGuard no_grad;
+// out [m, n] bf16 = a @ b
+void multiply_through_fp32(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   const int64_t m = a.size(0), k = a.size(1), n = b.size(1);
-  at::Tensor result = at::empty({m, n}, a.options());
   for (int64_t row = 0; row < m; row += kWideBlock) {
     const int64_t rows = std::min(kWideBlock, m - row);
     // Of all blocks of a row of blocks, where it is one block deep.
@@ -105,19 +102,30 @@ at::Tensor product_through_fp32(const at::Tensor& a, const at::Tensor& b) {
           sum = at::mm(a_part, b_part);
         }
       }
-      result.narrow(0, row, rows).narrow(1, column, columns).copy_(sum);
+      out.narrow(0, row, rows).narrow(1, column, columns).copy_(sum);
     }
   }
+}
+
+}  // namespace
+
+at::Tensor product_through_fp32(const at::Tensor& a, const at::Tensor& b) {
+  at::NoGradGuard no_grad;
+  at::Tensor result = at::empty({a.size(0), b.size(1)}, a.options());
+  multiply_through_fp32(result, a, b);
   return result;
 }
 
 void product_into(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, Into into) {
   at::NoGradGuard no_grad;
-  const bool plain = out.scalar_type() == a.scalar_type() && !goes_to_onednn(a, b) && !goes_through_fp32(a, b);
+  const bool same_dtype = out.scalar_type() == a.scalar_type();
+  const bool plain = same_dtype && !goes_to_onednn(a, b) && !goes_through_fp32(a, b);
   if (plain && into == Into::kAdd) {
     out.addmm_(a, b);
   } else if (plain) {
     at::mm_out(out, a, b);
+  } else if (same_dtype && into == Into::kReplace && goes_through_fp32(a, b)) {
+    multiply_through_fp32(out, a, b);
   } else if (into == Into::kAdd) {
     out.add_(product(a, b));
   } else {

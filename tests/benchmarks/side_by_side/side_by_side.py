@@ -8,7 +8,6 @@ plain `gemma-sft train`: it is stopped and continued by signals between its step
 import argparse
 import datetime
 import json
-import math
 import os
 import pathlib
 import random
@@ -208,8 +207,7 @@ def compare(arguments, vocabulary, precision, name):
     ours, begin, our_losses = start(lambda: OurSide(arguments, model, rows, precision))
     result = {"vocabulary": vocabulary, "precision": precision, "row": name, "our_first_step_s": ours.row_at - begin,
               "pairs": []}
-    gemm = None
-    theirs = None
+    theirs = gemm = None
     try:
         theirs, begin, their_losses = start(lambda: OtherSide(arguments, trainer, model, rows, precision, attention, compiled))
         result["their_first_step_s"] = time.time() - begin
@@ -284,8 +282,6 @@ def machine(arguments):
         "transparent_huge_pages": pages.read_text().strip() if pages.exists() else "none",
         "versions": {"gemma-sft": run(arguments.bin / "gemma-sft", "--version").strip(), "python": sys.version.split()[0],
                      "torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__},
-        "commit": subprocess.run(["git", "-C", str(HERE), "describe", "--always", "--dirty"], stdout=subprocess.PIPE,
-                                 text=True, check=False).stdout.strip(),
         "command": "tests/benchmarks/side_by_side/run.sh build/release/bin " + " ".join(arguments.words),
         "when": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
