@@ -415,7 +415,8 @@ std::vector<Setting> training_settings() {
        .example = "true"},
       {.key = "training.deterministic",
        .field = in_training<&TrainingSection::deterministic>(),
-       .help = "Use only kernels that give the same bits each time.",
+       .help = "Use only kernels that give the same bits each time; a restart on another device, with another "
+               "number of threads or another version is refused.",
        .example = "true"},
       {.key = "training.on_nonfinite",
        .field = in_training<&TrainingSection::on_nonfinite>(),

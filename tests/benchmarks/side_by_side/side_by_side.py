@@ -32,6 +32,7 @@ ROWS_OF_THE_OTHER_SIDE = {
     "sdpa+compile": ("plain", "sdpa", True),
     "TRL": ("trl", "sdpa", False),
 }
+OURSELVES = "gemma-sft"  # the other side when --other-bin or --other-set is given
 # Most that two losses of one step may differ by, relative: rounding of the precision, not of the program.
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16_mixed": 5e-3, "bf16": 2e-2}
 # Gemma 3 270M.
@@ -137,8 +138,8 @@ class OtherSide:
 class OurSide:
     """A plain `gemma-sft train`, started at once, held between turns by SIGSTOP."""
 
-    def __init__(self, arguments, model, rows, precision):
-        self.folder = arguments.work / "run"
+    def __init__(self, arguments, model, rows, precision, program, more_settings, name):
+        self.folder = arguments.work / name
         shutil.rmtree(self.folder, ignore_errors=True)
         self.metrics = self.folder / "metrics.jsonl"
         settings = {
@@ -148,11 +149,11 @@ class OurSide:
             "training.shuffle": "false", "output.checkpoint_every": 0}
         config = arguments.work / "run.yaml"
         config.write_text("{}\n")
-        command = [arguments.bin / "gemma-sft", "train", "--config", config, "--device", "cpu", "--output", self.folder, "--quiet"]
-        for key, value in list(settings.items()) + [setting.split("=", 1) for setting in arguments.set]:
+        command = [program / "gemma-sft", "train", "--config", config, "--device", "cpu", "--output", self.folder, "--quiet"]
+        for key, value in list(settings.items()) + [setting.split("=", 1) for setting in more_settings]:
             command += ["--set", "%s=%s" % (key, value)]
         environment = dict(os.environ, OMP_NUM_THREADS=str(arguments.threads))
-        self.log = open(arguments.work / "our_side.log", "w", encoding="utf-8")
+        self.log = open(arguments.work / (name + ".log"), "w", encoding="utf-8")
         self.process = subprocess.Popen([str(word) for word in command], stdout=self.log, stderr=self.log, env=environment)
         self.done = 0
         self.stopped_at = self.row_at = None
@@ -203,13 +204,18 @@ def start(side):
 def compare(arguments, vocabulary, precision, name):
     """One row: pairs of turns, in alternating order."""
     model, rows = make_model(arguments, vocabulary), make_rows(arguments, vocabulary)
-    trainer, attention, compiled = ROWS_OF_THE_OTHER_SIDE[name]
-    ours, begin, our_losses = start(lambda: OurSide(arguments, model, rows, precision))
+    ours, begin, our_losses = start(lambda: OurSide(arguments, model, rows, precision, arguments.bin, arguments.set, "ours"))
     result = {"vocabulary": vocabulary, "precision": precision, "row": name, "our_first_step_s": ours.row_at - begin,
               "pairs": []}
     theirs = gemm = None
     try:
-        theirs, begin, their_losses = start(lambda: OtherSide(arguments, trainer, model, rows, precision, attention, compiled))
+        if name == OURSELVES:
+            program, settings = arguments.other_bin or arguments.bin, arguments.other_set
+            theirs, begin, their_losses = start(lambda: OurSide(arguments, model, rows, precision, program, settings, "theirs"))
+        else:
+            trainer, attention, compiled = ROWS_OF_THE_OTHER_SIDE[name]
+            theirs, begin, their_losses = start(
+                lambda: OtherSide(arguments, trainer, model, rows, precision, attention, compiled))
         result["their_first_step_s"] = time.time() - begin
         gemm = OtherSide(arguments, "products")
         gemm.first()
@@ -300,9 +306,14 @@ def main():
     parser.add_argument("--warm-up", type=int, default=1, help="steps after the first one that are not timed (default 1)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each side (default: all)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting for our side")
+    parser.add_argument("--other-bin", type=pathlib.Path, metavar="DIR", help="another gemma-sft as the other side")
+    parser.add_argument("--other-set", action="append", default=[], metavar="KEY=VALUE",
+                        help="gemma-sft with another setting as the other side")
     parser.add_argument("--output", type=pathlib.Path, help="JSON file; rows that it has are replaced, others kept")
     arguments = parser.parse_args()
     arguments.words = [word for word in sys.argv[1:] if word not in ("--bin", "--work", str(arguments.bin), str(arguments.work))]
+
+    rows_asked_for = arguments.row or ([OURSELVES] if arguments.other_bin or arguments.other_set else ROWS_OF_THE_OTHER_SIDE)
 
     about = machine(arguments)
     print(json.dumps(about, indent=1), flush=True)
@@ -311,7 +322,7 @@ def main():
     results = []
     for vocabulary in arguments.vocabulary or VOCABULARIES:
         for precision in arguments.precision or PRECISIONS:
-            for name in arguments.row or ROWS_OF_THE_OTHER_SIDE:
+            for name in rows_asked_for:
                 results.append(compare(arguments, vocabulary, precision, name) | {"machine": about})
                 print_line(line_of(results[-1]))
                 if arguments.output:
