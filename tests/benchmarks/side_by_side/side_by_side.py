@@ -6,6 +6,7 @@ plain `gemma-sft train`: it is stopped and continued by signals between its step
 """
 
 import argparse
+import atexit
 import datetime
 import json
 import os
@@ -89,6 +90,18 @@ def make_rows(arguments, vocabulary):
     return path
 
 
+STARTED = []  # processes to end, however this one ends
+
+
+def end_all(*_signal):
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if _signal:
+        sys.exit(128 + _signal[0])
+
+
 def peak_of(process):
     """Most memory the process has had resident so far, in bytes."""
     with open("/proc/%d/status" % process.pid, encoding="ascii") as file:
@@ -111,6 +124,7 @@ class OtherSide:
         self.log = open(arguments.work / "other_side.log", "w", encoding="utf-8")
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=self.log, env=environment, text=True)
+        STARTED.append(self.process)
 
     def answer(self):
         line = self.process.stdout.readline()
@@ -128,11 +142,6 @@ class OtherSide:
         self.process.stdin.flush()
         losses = self.answer()
         return time.time() - start, losses
-
-    def end(self):
-        self.process.kill()
-        self.process.wait()
-        self.log.close()
 
 
 class OurSide:
@@ -155,6 +164,7 @@ class OurSide:
         environment = dict(os.environ, OMP_NUM_THREADS=str(arguments.threads))
         self.log = open(arguments.work / (name + ".log"), "w", encoding="utf-8")
         self.process = subprocess.Popen([str(word) for word in command], stdout=self.log, stderr=self.log, env=environment)
+        STARTED.append(self.process)
         self.done = 0
         self.stopped_at = self.row_at = None
 
@@ -188,11 +198,6 @@ class OurSide:
         losses = self.wait_for(self.done + count)
         return self.row_at - start + already, losses
 
-    def end(self):
-        self.process.kill()
-        self.process.wait()
-        self.log.close()
-
 
 def start(side):
     """(the side, its seconds from process start to the end of the first step, losses)"""
@@ -207,34 +212,29 @@ def compare(arguments, vocabulary, precision, name):
     ours, begin, our_losses = start(lambda: OurSide(arguments, model, rows, precision, arguments.bin, arguments.set, "ours"))
     result = {"vocabulary": vocabulary, "precision": precision, "row": name, "our_first_step_s": ours.row_at - begin,
               "pairs": []}
-    theirs = gemm = None
-    try:
-        if name == OURSELVES:
-            program, settings = arguments.other_bin or arguments.bin, arguments.other_set
-            theirs, begin, their_losses = start(lambda: OurSide(arguments, model, rows, precision, program, settings, "theirs"))
-        else:
-            trainer, attention, compiled = ROWS_OF_THE_OTHER_SIDE[name]
-            theirs, begin, their_losses = start(
-                lambda: OtherSide(arguments, trainer, model, rows, precision, attention, compiled))
-        result["their_first_step_s"] = time.time() - begin
-        gemm = OtherSide(arguments, "products")
-        gemm.first()
-        products = []
-        for side, losses in ((ours, our_losses), (theirs, their_losses)):
-            losses += side.steps(arguments.warm_up)[1]
-        for number in range(arguments.pairs):
-            turn = {}
-            for side in (("ours", "theirs"), ("theirs", "ours"))[number % 2]:
-                seconds, losses = {"ours": ours, "theirs": theirs}[side].steps(arguments.steps)
-                turn[side + "_s"] = seconds / arguments.steps
-                {"ours": our_losses, "theirs": their_losses}[side].extend(losses)
-            result["pairs"].append(turn)
-            products.append(gemm.steps(1)[1][0])
-        result["our_peak_bytes"], result["their_peak_bytes"] = peak_of(ours.process), peak_of(theirs.process)
-    finally:
-        for side in (ours, theirs, gemm):
-            if side:
-                side.end()
+    if name == OURSELVES:
+        program, settings = arguments.other_bin or arguments.bin, arguments.other_set
+        theirs, begin, their_losses = start(lambda: OurSide(arguments, model, rows, precision, program, settings, "theirs"))
+    else:
+        trainer, attention, compiled = ROWS_OF_THE_OTHER_SIDE[name]
+        theirs, begin, their_losses = start(
+            lambda: OtherSide(arguments, trainer, model, rows, precision, attention, compiled))
+    result["their_first_step_s"] = time.time() - begin
+    gemm = OtherSide(arguments, "products")
+    gemm.first()
+    products = []
+    for side, losses in ((ours, our_losses), (theirs, their_losses)):
+        losses += side.steps(arguments.warm_up)[1]
+    for number in range(arguments.pairs):
+        turn = {}
+        for side in (("ours", "theirs"), ("theirs", "ours"))[number % 2]:
+            seconds, losses = {"ours": ours, "theirs": theirs}[side].steps(arguments.steps)
+            turn[side + "_s"] = seconds / arguments.steps
+            {"ours": our_losses, "theirs": their_losses}[side].extend(losses)
+        result["pairs"].append(turn)
+        products.append(gemm.steps(1)[1][0])
+    result["our_peak_bytes"], result["their_peak_bytes"] = peak_of(ours.process), peak_of(theirs.process)
+    end_all()
     result["gemm_gflops"] = {"fp32": max(p[0] for p in products), "bf16": max(p[1] for p in products)}
     result["our_losses"], result["their_losses"] = our_losses, their_losses
     result["loss_difference"] = max(abs(a - b) / abs(b) for a, b in zip(our_losses, their_losses))
@@ -315,6 +315,8 @@ def main():
 
     rows_asked_for = arguments.row or ([OURSELVES] if arguments.other_bin or arguments.other_set else ROWS_OF_THE_OTHER_SIDE)
 
+    atexit.register(end_all)
+    signal.signal(signal.SIGTERM, end_all)
     about = machine(arguments)
     print(json.dumps(about, indent=1), flush=True)
     print_line(HEADER)
