@@ -102,6 +102,18 @@ def end_all(*_signal):
         sys.exit(128 + _signal[0])
 
 
+def processor_seconds_of(process):
+    """User and system time of all its threads so far."""
+    with open("/proc/%d/stat" % process.pid, encoding="ascii") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def environment_of(arguments, **more):
+    waiting = {"OMP_WAIT_POLICY": arguments.wait} if arguments.wait else {}
+    return dict(os.environ, OMP_NUM_THREADS=str(arguments.threads), **waiting, **more)
+
+
 def peak_of(process):
     """Most memory the process has had resident so far, in bytes."""
     with open("/proc/%d/status" % process.pid, encoding="ascii") as file:
@@ -118,9 +130,8 @@ class OtherSide:
                         "--weight-decay", WEIGHT_DECAY, "--scratch", arguments.work]
         if compiled:
             command.append("--compile")
-        environment = dict(os.environ, OMP_NUM_THREADS=str(arguments.threads), HF_HUB_OFFLINE="1", PYTHONWARNINGS="ignore",
-                           TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false",
-                           TORCHINDUCTOR_CACHE_DIR=str(arguments.work / "compiled"))
+        environment = environment_of(arguments, HF_HUB_OFFLINE="1", PYTHONWARNINGS="ignore", TRANSFORMERS_VERBOSITY="error",
+                                     TOKENIZERS_PARALLELISM="false", TORCHINDUCTOR_CACHE_DIR=str(arguments.work / "compiled"))
         self.log = open(arguments.work / "other_side.log", "w", encoding="utf-8")
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=self.log, env=environment, text=True)
@@ -161,7 +172,7 @@ class OurSide:
         command = [program / "gemma-sft", "train", "--config", config, "--device", "cpu", "--output", self.folder, "--quiet"]
         for key, value in list(settings.items()) + [setting.split("=", 1) for setting in more_settings]:
             command += ["--set", "%s=%s" % (key, value)]
-        environment = dict(os.environ, OMP_NUM_THREADS=str(arguments.threads))
+        environment = environment_of(arguments)
         self.log = open(arguments.work / (name + ".log"), "w", encoding="utf-8")
         self.process = subprocess.Popen([str(word) for word in command], stdout=self.log, stderr=self.log, env=environment)
         STARTED.append(self.process)
@@ -228,9 +239,13 @@ def compare(arguments, vocabulary, precision, name):
     for number in range(arguments.pairs):
         turn = {}
         for side in (("ours", "theirs"), ("theirs", "ours"))[number % 2]:
-            seconds, losses = {"ours": ours, "theirs": theirs}[side].steps(arguments.steps)
+            runner, kept = {"ours": (ours, our_losses), "theirs": (theirs, their_losses)}[side]
+            before = processor_seconds_of(runner.process)
+            seconds, losses = runner.steps(arguments.steps)
             turn[side + "_s"] = seconds / arguments.steps
-            {"ours": our_losses, "theirs": their_losses}[side].extend(losses)
+            turn[side + "_processor_s"] = (processor_seconds_of(runner.process) - before) / arguments.steps
+            kept.extend(losses)
+        turn["load_average"] = os.getloadavg()[0]
         result["pairs"].append(turn)
         products.append(gemm.steps(1)[1][0])
     result["our_peak_bytes"], result["their_peak_bytes"] = peak_of(ours.process), peak_of(theirs.process)
@@ -239,8 +254,9 @@ def compare(arguments, vocabulary, precision, name):
     result["our_losses"], result["their_losses"] = our_losses, their_losses
     result["loss_difference"] = max(abs(a - b) / abs(b) for a, b in zip(our_losses, their_losses))
     result["losses_agree"] = result["loss_difference"] <= max(LOSS_TOLERANCE[precision], 1e-4 if name == "TRL" else 0)
-    ratios = [turn["theirs_s"] / turn["ours_s"] for turn in result["pairs"]]
-    result["ratio"] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+    for key, unit in (("ratio", "_s"), ("processor_ratio", "_processor_s")):
+        ratios = [turn["theirs" + unit] / turn["ours" + unit] for turn in result["pairs"]]
+        result[key] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
     for side in ("ours", "theirs"):
         seconds = statistics.median(turn[side + "_s"] for turn in result["pairs"])
         result[side + "_tokens_per_s"] = TOKENS / seconds
@@ -248,16 +264,17 @@ def compare(arguments, vocabulary, precision, name):
     return result
 
 
-HEADER = ("vocabulary", "precision", "other side", "ratio (min-max)", "tokens/s", "theirs", "peak GiB", "theirs", "first step s",
+HEADER = ("vocabulary", "precision", "other side", "ratio (min-max)", "of processor time", "tokens/s", "theirs", "peak GiB", "theirs", "first step s",
           "theirs", "% of GEMM", "theirs", "loss difference")
 
 
 def line_of(result):
     peak = result["gemm_gflops"]["fp32" if result["precision"] == "fp32" else "bf16"]
-    ratio = "%.2f (%.2f-%.2f)" % tuple(result["ratio"][key] for key in ("median", "min", "max"))
+    ratio, processor = ["%.2f (%.2f-%.2f)" % tuple(result[what][key] for key in ("median", "min", "max"))
+                        for what in ("ratio", "processor_ratio")]
     if not result["losses_agree"]:
-        ratio = "losses differ"
-    return (result["vocabulary"], result["precision"], result["row"], ratio, "%.0f" % result["ours_tokens_per_s"],
+        ratio = processor = "losses differ"
+    return (result["vocabulary"], result["precision"], result["row"], ratio, processor, "%.0f" % result["ours_tokens_per_s"],
             "%.0f" % result["theirs_tokens_per_s"], "%.2f" % (result["our_peak_bytes"] / 2**30),
             "%.2f" % (result["their_peak_bytes"] / 2**30), "%.1f" % result["our_first_step_s"],
             "%.1f" % result["their_first_step_s"], "%.0f" % (100 * result["ours_gflops"] / peak),
@@ -305,6 +322,8 @@ def main():
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of a turn (default 2)")
     parser.add_argument("--warm-up", type=int, default=1, help="steps after the first one that are not timed (default 1)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each side (default: all)")
+    parser.add_argument("--wait", choices=("active", "passive"), help="how both sides' threads wait for each other "
+                        "(OMP_WAIT_POLICY; default: as each does by itself, ours asleep, theirs spinning first)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting for our side")
     parser.add_argument("--other-bin", type=pathlib.Path, metavar="DIR", help="another gemma-sft as the other side")
     parser.add_argument("--other-set", action="append", default=[], metavar="KEY=VALUE",
