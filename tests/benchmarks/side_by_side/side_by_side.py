@@ -264,8 +264,8 @@ def compare(arguments, vocabulary, precision, name):
     return result
 
 
-HEADER = ("vocabulary", "precision", "other side", "ratio (min-max)", "of processor time", "tokens/s", "theirs", "peak GiB", "theirs", "first step s",
-          "theirs", "% of GEMM", "theirs", "loss difference")
+HEADER = ("vocabulary", "precision", "other side", "ratio (min-max)", "of processor time", "tokens/s", "theirs", "peak GiB",
+          "theirs", "first step s", "theirs", "% of GEMM", "theirs", "loss difference")
 
 
 def line_of(result):
