@@ -231,10 +231,13 @@ std::string remedy(int error_number) {
 Error file_error(const std::string& operation, const fs::path& path, int error_number, uint64_t bytes_needed) {
   std::string message =
       fmt::format("{}: cannot {}: {}", path.string(), operation, std::generic_category().message(error_number));
-  if (bytes_needed > 0) {
-    message += fmt::format(": {} needed", count_bytes(bytes_needed));
-    if (const auto free = find_free_bytes(folder_of(path))) message += fmt::format(", {} free", count_bytes(*free));
+  std::string sizes = bytes_needed > 0 ? fmt::format("{} needed", count_bytes(bytes_needed)) : "";
+  if (bytes_needed > 0 || error_number == ENOSPC || error_number == EDQUOT) {
+    if (const auto free = find_free_bytes(folder_of(path))) {
+      sizes += fmt::format("{}{} free", sizes.empty() ? "" : ", ", count_bytes(*free));
+    }
   }
+  if (!sizes.empty()) message += ": " + sizes;
   return Error(ErrorKind::kIo, message + remedy(error_number));
 }
 

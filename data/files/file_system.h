@@ -54,8 +54,8 @@ void write_file_durably(FileSystem& files, const std::filesystem::path& path, st
 // Whole regular file as a string. Throws Error(kIo) naming the path; `max_bytes` guards against surprises.
 std::string read_file(const std::filesystem::path& path, uint64_t max_bytes = UINT64_MAX);
 
-// The Error(kIo) for a system call that failed: path, operation, errno text, bytes needed (when given) and free,
-// remedy.
+// The Error(kIo) for a system call that failed: path, operation, errno text, bytes needed (when given) and free (then,
+// and on a full disk or quota), remedy.
 Error file_error(const std::string& operation, const std::filesystem::path& path, int error_number,
                  uint64_t bytes_needed = 0);
 

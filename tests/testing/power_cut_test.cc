@@ -70,6 +70,14 @@ TEST_F(PowerCutTest, what_was_written_durably_is_there_whatever_happens) {
   EXPECT_THAT(leftovers([&] { write_file_durably(real_file_system(), root_ / "a", "abc"); }), ElementsAre("a=abc "));
 }
 
+TEST_F(PowerCutTest, folders_that_were_made_are_there) {
+  EXPECT_THAT(leftovers([&] {
+                real_file_system().make_directories(root_ / "x/y");
+                write_file_durably(real_file_system(), root_ / "x/y/a", "abc");
+              }),
+              ElementsAre("a=abc "));
+}
+
 TEST_F(PowerCutTest, a_rename_that_was_not_synced_gives_the_old_file_or_the_new_one) {
   dir_.write("root/a", "old");
   EXPECT_THAT(leftovers([&] {

@@ -13,6 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kHiddenPrefix = ".checkpoint-";
+constexpr const char* kReplaced = "replaced";
 
 void write_synced(FileSystem& files, const fs::path& path, const std::string& text) {
   const auto file = files.create(path);
@@ -30,11 +31,7 @@ CheckpointFolders::CheckpointFolders(fs::path run_folder, std::string run_id, in
       files_(files) {}
 
 void CheckpointFolders::open() {
-  std::vector<fs::path> left_over;
-  for (const fs::directory_entry& entry : fs::directory_iterator(run_folder_)) {
-    if (entry.path().filename().string().starts_with(kHiddenPrefix)) left_over.push_back(entry.path());
-  }
-  for (const fs::path& path : left_over) files_.remove_tree(path);
+  recover();
   steps_.clear();
   rejected_.clear();
   for (CheckpointVerdict& verdict : find_checkpoints(run_folder_, run_id_)) {
@@ -44,6 +41,26 @@ void CheckpointFolders::open() {
       rejected_.push_back(std::move(verdict));
     }
   }
+}
+
+// A crash between the two renames of a replacement has left a checkpoint under a hidden name alone: it gets its name
+// back. Everything else that is hidden goes. What is visible is on the disk before that, or a power cut could bring
+// back names whose files are gone.
+void CheckpointFolders::recover() {
+  std::vector<fs::path> left_over;
+  for (const fs::directory_entry& entry : fs::directory_iterator(run_folder_)) {
+    if (entry.path().filename().string().starts_with(kHiddenPrefix)) left_over.push_back(entry.path());
+  }
+  if (left_over.empty()) return;
+  for (const fs::path& path : left_over) {
+    const std::string hidden = path.filename().string();
+    const size_t purpose = hidden.find(fmt::format(".{}-", kReplaced));
+    if (purpose == hidden.npos) continue;
+    const fs::path name = run_folder_ / hidden.substr(1, purpose - 1);
+    if (!fs::exists(fs::symlink_status(name))) files_.rename(path, name);
+  }
+  files_.sync_directory(run_folder_);
+  for (const fs::path& path : left_over) files_.remove_tree(path);
 }
 
 fs::path CheckpointFolders::folder(int64_t step) const { return run_folder_ / checkpoint_name(step); }
@@ -79,10 +96,31 @@ void CheckpointFolders::publish(const fs::path& temporary, int64_t step,
   }
   write_synced(files_, temporary / kCheckpointManifestName, to_json(manifest));
   files_.sync_directory(temporary);
-  if (fs::exists(fs::symlink_status(final_name))) remove_checkpoint(step);
-  files_.rename(temporary, final_name);
-  files_.sync_directory(run_folder_);
+  if (fs::exists(fs::symlink_status(final_name))) {
+    replace(temporary, step);
+  } else {
+    files_.rename(temporary, final_name);
+    files_.sync_directory(run_folder_);
+  }
   steps_.insert(step);
+}
+
+// The old one stays, hidden, until the new one's name is on the disk; recover() gives it back after a crash.
+void CheckpointFolders::replace(const fs::path& temporary, int64_t step) {
+  const fs::path replaced = hidden_name(step, kReplaced);
+  files_.rename(folder(step), replaced);
+  try {
+    files_.rename(temporary, folder(step));
+  } catch (...) {
+    try {
+      files_.rename(replaced, folder(step));
+    } catch (const Error&) {
+      // The first failure is the one to report; the next start gives the name back.
+    }
+    throw;
+  }
+  files_.sync_directory(run_folder_);
+  files_.remove_tree(replaced);
 }
 
 void CheckpointFolders::rotate(int64_t newest_step, std::optional<int64_t> best_step) {

@@ -2,8 +2,9 @@
 //
 // A checkpoint is written into a hidden temporary folder; `publish` writes its manifest, syncs and renames, so that a
 // folder named checkpoint-<step> is complete at every moment. An old one is renamed away before it is deleted, for the
-// same reason. What a crash leaves behind is hidden and removed at the next start. Only folders that this run's
-// manifests claim, and that verified at the start or were written since, are ever deleted.
+// same reason. What a crash leaves behind is hidden and removed at the next start, or given its name back where it is
+// the only one of its step. Only folders that this run's manifests claim, and that verified at the start or were
+// written since, are ever deleted.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,7 @@ class CheckpointFolders {
   // `keep`: how many of the newest stay, at least 1.
   CheckpointFolders(std::filesystem::path run_folder, std::string run_id, int64_t keep, FileSystem& files);
 
-  // Removes left-overs of earlier crashes and verifies what is there.
+  // Clears up after earlier crashes and verifies what is there.
   void open();
   const std::vector<CheckpointVerdict>& rejected() const { return rejected_; }  // by open()
   const std::set<int64_t>& steps() const { return steps_; }                     // good ones of this run
@@ -42,6 +43,8 @@ class CheckpointFolders {
   void rotate(int64_t newest_step, std::optional<int64_t> best_step);
 
  private:
+  void recover();
+  void replace(const std::filesystem::path& temporary, int64_t step);
   void remove_checkpoint(int64_t step);
   std::filesystem::path hidden_name(int64_t step, const char* purpose) const;
 

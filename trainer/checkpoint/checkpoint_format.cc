@@ -122,10 +122,14 @@ std::string to_json(const CheckpointManifest& manifest) {
   return document.dump(2) + "\n";
 }
 
-CheckpointVerdict verify_checkpoint(const fs::path& folder) {
+CheckpointVerdict verify_checkpoint(const fs::path& folder, const std::optional<std::string>& run_id) {
   CheckpointVerdict verdict{folder, std::nullopt, {}};
   try {
-    verdict.manifest = verify_or_reject(folder);
+    CheckpointManifest manifest = verify_or_reject(folder);
+    if (run_id && manifest.run_id != *run_id) {
+      throw Rejected(fmt::format("belongs to run {}, not to run {}", manifest.run_id, *run_id));
+    }
+    verdict.manifest = std::move(manifest);
   } catch (const json::exception& error) {
     verdict.problem = fmt::format("manifest.json: {}", error.what());
   } catch (const std::exception& error) {
@@ -139,12 +143,7 @@ std::vector<CheckpointVerdict> find_checkpoints(const fs::path& run_folder, cons
   std::error_code no_folder;
   for (const fs::directory_entry& entry : fs::directory_iterator(run_folder, no_folder)) {
     if (!step_of_checkpoint_name(entry.path().filename().string())) continue;
-    CheckpointVerdict verdict = verify_checkpoint(entry.path());
-    if (verdict.manifest && verdict.manifest->run_id != run_id) {
-      verdict.problem = fmt::format("belongs to run {}, not to run {}", verdict.manifest->run_id, run_id);
-      verdict.manifest.reset();
-    }
-    verdicts.push_back(std::move(verdict));
+    verdicts.push_back(verify_checkpoint(entry.path(), run_id));
   }
   std::sort(verdicts.begin(), verdicts.end(), [](const CheckpointVerdict& a, const CheckpointVerdict& b) {
     if (a.manifest.has_value() != b.manifest.has_value()) return a.manifest.has_value();

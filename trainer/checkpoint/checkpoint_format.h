@@ -43,9 +43,10 @@ std::optional<int64_t> step_of_checkpoint_name(const std::string& name);
 // The text of manifest.json.
 std::string to_json(const CheckpointManifest& manifest);
 
-// Reads the manifest, checks version, sizes and every SHA-256, and that nothing else lies in the folder. Never throws
-// for a bad folder.
-CheckpointVerdict verify_checkpoint(const std::filesystem::path& folder);
+// Reads the manifest, checks version, sizes and every SHA-256, that nothing else lies in the folder, and, where a run
+// id is given, that it is that run's. Never throws for a bad folder.
+CheckpointVerdict verify_checkpoint(const std::filesystem::path& folder,
+                                    const std::optional<std::string>& run_id = std::nullopt);
 
 // All checkpoint-* folders below `run_folder` (and nothing else), newest manifest step first among the good ones; the
 // rejected follow with their reasons. A checkpoint of another run id is rejected by name.

@@ -9,6 +9,7 @@
 #include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/cli/front_end_commands.h"
 #include "trainer/run/progress.h"
+#include "trainer/run/run_directory.h"
 
 namespace gemma_sft {
 namespace {
@@ -42,7 +43,9 @@ int run_verify(const VerifyArguments& arguments, const Output& output) {
   fs::path folder = fs::path(arguments.folder).lexically_normal();
   if (!folder.has_filename()) folder = folder.parent_path();
   for (const fs::path& checkpoint : find_folders(folder)) {
-    const CheckpointVerdict verdict = verify_checkpoint(checkpoint);
+    // As a resume sees it: a checkpoint that another run made is none of the run folder that it lies in.
+    const fs::path parent = checkpoint.parent_path();
+    const CheckpointVerdict verdict = verify_checkpoint(checkpoint, find_run_id(parent.empty() ? "." : parent));
     nlohmann::ordered_json entry = {{"folder", checkpoint.string()}, {"ok", verdict.manifest.has_value()}};
     if (verdict.manifest) {
       uint64_t bytes = 0;

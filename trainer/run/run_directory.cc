@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <system_error>
 #include <utility>
@@ -14,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
+#include "data/files/input_file.h"
 #include "data/files/sha256.h"
 #include "trainer/run/run_manifest.h"
 
@@ -44,14 +44,6 @@ void require_run_id(const std::string& id) {
   }
 }
 
-// The run that a folder already holds, as its run_manifest.json says.
-std::optional<std::string> find_run_id(const fs::path& folder) {
-  std::ifstream stream(folder / "run_manifest.json");
-  const nlohmann::json manifest = nlohmann::json::parse(stream, nullptr, /*allow_exceptions=*/false);
-  if (!manifest.is_object() || !manifest.contains("run_id") || !manifest["run_id"].is_string()) return std::nullopt;
-  return manifest["run_id"].get<std::string>();
-}
-
 std::string host_name() {
   char name[256] = "unknown host";
   if (gethostname(name, sizeof(name)) != 0) return "unknown host";
@@ -69,6 +61,13 @@ std::string describe_owner(const fs::path& lock) {
 }  // namespace
 
 std::string default_run_id(const RunConfig& config) { return sha256_hex(identity_yaml(config)).substr(0, 12); }
+
+std::optional<std::string> find_run_id(const fs::path& folder) {
+  std::ifstream stream(folder / "run_manifest.json");
+  const nlohmann::json manifest = nlohmann::json::parse(stream, nullptr, /*allow_exceptions=*/false);
+  if (!manifest.is_object() || !manifest.contains("run_id") || !manifest["run_id"].is_string()) return std::nullopt;
+  return manifest["run_id"].get<std::string>();
+}
 
 RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request) {
   if (request.run_id) require_run_id(*request.run_id);
@@ -101,10 +100,10 @@ RunLock::RunLock(const fs::path& folder, FileSystem& files) {
   files.make_directories(folder);
   const fs::path path = folder / kLockName;
   files.open_append(path)->close();  // creates it
-  descriptor_ = open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-  if (descriptor_ < 0) {
-    throw Error(ErrorKind::kIo, path.string() + ": open: " + std::strerror(errno));
-  }
+  do {
+    descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  } while (descriptor_ < 0 && errno == EINTR);
+  if (descriptor_ < 0) throw file_error("open", path, errno);
   int result = 0;
   do {
     result = flock(descriptor_, LOCK_EX | LOCK_NB);
@@ -118,7 +117,7 @@ RunLock::RunLock(const fs::path& folder, FileSystem& files) {
       throw Error(ErrorKind::kUsage, folder.string() + ": in use by " + owner +
                                          "; wait for it or stop it, or give this run another --run-id");
     }
-    throw Error(ErrorKind::kIo, path.string() + ": flock: " + std::strerror(error));
+    throw file_error("lock", path, error);
   }
   // The kernel drops the lock with its process, so whoever holds it is alive; the text only tells who that is.
   try {
@@ -154,6 +153,7 @@ MetricsFile::MetricsFile(const fs::path& folder, FileSystem& files) : state_(std
 MetricsFile::~MetricsFile() = default;
 
 void MetricsFile::truncate_after(int64_t step) {
+  const InputFile regular(state_->path);  // a device or a pipe has no end to read to
   std::ifstream stream(state_->path, std::ios::binary);
   uint64_t kept = 0;
   std::string line;

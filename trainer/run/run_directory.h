@@ -25,6 +25,9 @@ struct RunPlace {
 // 12 hex digits of the SHA-256 of the resolved config without output.* and device.
 std::string default_run_id(const RunConfig& config);
 
+// The run that a folder holds, as its run_manifest.json says; nullopt when there is none that can be read.
+std::optional<std::string> find_run_id(const std::filesystem::path& folder);
+
 struct PlaceRequest {
   std::optional<std::string> run_id = {};
   std::optional<std::string> exact_folder = {};  // --output DIR

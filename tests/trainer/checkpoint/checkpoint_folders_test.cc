@@ -4,12 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <random>
 
 #include "configs/error.h"
-#include "data/files/sha256.h"
 #include "tests/testing/failing_file_system.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/trainer/checkpoint/saved_checkpoints.h"
 
 namespace gemma_sft {
 namespace {
@@ -19,30 +18,11 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-// Saves a checkpoint as Checkpointer does, with one file of content.
-void save(CheckpointFolders& folders, int64_t step, FileSystem& files, const std::string& content = "weights") {
-  const fs::path temporary = folders.begin(step, content.size());
-  const auto file = files.create(temporary / "model.safetensors");
-  file->append(content);
-  file->sync();
-  file->close();
-  folders.publish(temporary, step, {{"model.safetensors", {content.size(), sha256_hex(content)}}});
-}
-
-std::vector<int64_t> complete_steps(const fs::path& folder, const std::string& run_id = "r") {
-  std::vector<int64_t> steps;
-  for (const CheckpointVerdict& verdict : find_checkpoints(folder, run_id)) {
-    if (verdict.manifest) steps.push_back(verdict.manifest->step);
-  }
-  std::sort(steps.begin(), steps.end());
-  return steps;
-}
-
 TEST(CheckpointFoldersTest, a_published_checkpoint_verifies_and_leaves_nothing_else) {
   const TempDir files;
   CheckpointFolders folders(files.path(), "r", 2, real_file_system());
   folders.open();
-  save(folders, 4, real_file_system());
+  save_checkpoint(folders, 4, real_file_system());
   EXPECT_THAT(files.list(),
               ElementsAre("checkpoint-4/", "checkpoint-4/manifest.json", "checkpoint-4/model.safetensors"));
   EXPECT_THAT(complete_steps(files.path()), ElementsAre(4));
@@ -53,7 +33,7 @@ TEST(CheckpointFoldersTest, everything_is_synced_before_the_name_appears_and_the
   const TempDir files;
   FailingFileSystem watched;
   CheckpointFolders folders(files.path(), "r", 2, watched);
-  save(folders, 4, watched);
+  save_checkpoint(folders, 4, watched);
   std::vector<std::string> journal = watched.journal();
   const auto temporary = std::find_if(journal.begin(), journal.end(),
                                       [](const std::string& call) { return call.starts_with("sync_directory"); });
@@ -70,7 +50,7 @@ TEST(CheckpointFoldersTest, the_newest_and_the_best_stay) {
   CheckpointFolders folders(files.path(), "r", 2, real_file_system());
   folders.open();
   for (int64_t step = 1; step <= 6; ++step) {
-    save(folders, step, real_file_system());
+    save_checkpoint(folders, step, real_file_system());
     folders.rotate(step, step >= 3 ? std::optional<int64_t>(3) : std::nullopt);
   }
   EXPECT_THAT(complete_steps(files.path()), ElementsAre(3, 5, 6));
@@ -81,10 +61,10 @@ TEST(CheckpointFoldersTest, the_newest_and_the_best_stay) {
 TEST(CheckpointFoldersTest, a_run_taken_back_to_an_earlier_step_supersedes_what_came_after) {
   const TempDir files;
   CheckpointFolders folders(files.path(), "r", 1, real_file_system());
-  for (int64_t step : {500, 600, 700}) save(folders, step, real_file_system());
+  for (int64_t step : {500, 600, 700}) save_checkpoint(folders, step, real_file_system());
   CheckpointFolders again(files.path(), "r", 1, real_file_system());
   again.open();
-  save(again, 100, real_file_system());
+  save_checkpoint(again, 100, real_file_system());
   again.rotate(100, std::nullopt);
   EXPECT_THAT(complete_steps(files.path()), ElementsAre(100));
 }
@@ -92,14 +72,14 @@ TEST(CheckpointFoldersTest, a_run_taken_back_to_an_earlier_step_supersedes_what_
 TEST(CheckpointFoldersTest, only_what_this_run_made_is_deleted) {
   const TempDir files;
   CheckpointFolders other(files.path(), "other", 5, real_file_system());
-  save(other, 1, real_file_system());
+  save_checkpoint(other, 1, real_file_system());
   files.write("checkpoint-2/notes.txt", "mine");
   files.write("my-checkpoint-3/manifest.json", "{}");
   CheckpointFolders folders(files.path(), "r", 1, real_file_system());
   folders.open();
   EXPECT_EQ(folders.rejected().size(), 2u);
   for (int64_t step : {10, 11, 12}) {
-    save(folders, step, real_file_system());
+    save_checkpoint(folders, step, real_file_system());
     folders.rotate(step, std::nullopt);
   }
   EXPECT_THAT(complete_steps(files.path()), ElementsAre(12));
@@ -111,29 +91,58 @@ TEST(CheckpointFoldersTest, only_what_this_run_made_is_deleted) {
 TEST(CheckpointFoldersTest, a_step_of_another_run_is_not_overwritten) {
   const TempDir files;
   CheckpointFolders other(files.path(), "other", 5, real_file_system());
-  save(other, 1, real_file_system());
+  save_checkpoint(other, 1, real_file_system());
   CheckpointFolders folders(files.path(), "r", 1, real_file_system());
   folders.open();
-  EXPECT_THROW(save(folders, 1, real_file_system()), Error);
+  EXPECT_THROW(save_checkpoint(folders, 1, real_file_system()), Error);
   EXPECT_THAT(complete_steps(files.path(), "other"), ElementsAre(1));
 }
 
 TEST(CheckpointFoldersTest, saving_a_step_again_replaces_a_broken_or_different_one_and_keeps_an_equal_one) {
   const TempDir files;
   CheckpointFolders folders(files.path(), "r", 2, real_file_system());
-  save(folders, 1, real_file_system(), "old");
-  save(folders, 1, real_file_system(), "new");
+  save_checkpoint(folders, 1, real_file_system(), "old");
+  save_checkpoint(folders, 1, real_file_system(), "new");
   EXPECT_EQ(read_file(files / "checkpoint-1/model.safetensors"), "new");
   const auto written = fs::last_write_time(files / "checkpoint-1/manifest.json");
-  save(folders, 1, real_file_system(), "new");
+  save_checkpoint(folders, 1, real_file_system(), "new");
   EXPECT_EQ(fs::last_write_time(files / "checkpoint-1/manifest.json"), written);
   files.write("checkpoint-1/model.safetensors", "bad");
   folders.open();
   EXPECT_THAT(folders.steps(), IsEmpty());
-  save(folders, 1, real_file_system(), "new");
+  save_checkpoint(folders, 1, real_file_system(), "new");
   EXPECT_THAT(complete_steps(files.path()), ElementsAre(1));
   EXPECT_THAT(files.list(),
               ElementsAre("checkpoint-1/", "checkpoint-1/manifest.json", "checkpoint-1/model.safetensors"));
+}
+
+TEST(CheckpointFoldersTest, replacing_a_checkpoint_leaves_the_old_one_or_the_new_one_wherever_it_is_interrupted) {
+  for (const FaultKind kind : {FaultKind::kCrash, FaultKind::kOnce, FaultKind::kFromNowOn}) {
+    int64_t call = 0;
+    for (bool struck = true; struck; ++call) {
+      const TempDir files{memory_folder()};
+      CheckpointFolders folders(files.path(), "r", 1, real_file_system());
+      save_checkpoint(folders, 1, real_file_system(), "old");
+      FailingFileSystem failing({.call = call, .kind = kind});
+      CheckpointFolders again(files.path(), "r", 1, failing);
+      try {
+        save_checkpoint(again, 1, failing, "new");
+      } catch (const SimulatedCrash&) {
+      } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::kIo);
+      }
+      struck = failing.has_failed();
+      folders.open();
+      EXPECT_THAT(folders.steps(), ElementsAre(1)) << "call " << call;
+      EXPECT_THAT(files.list(),
+                  ElementsAre("checkpoint-1/", "checkpoint-1/manifest.json", "checkpoint-1/model.safetensors"))
+          << "call " << call;
+      if (!struck) {
+        EXPECT_EQ(read_file(files / "checkpoint-1/model.safetensors"), "new");
+      }
+    }
+    EXPECT_GT(call, 14);
+  }
 }
 
 // Three saves with rotation, keeping one; `announced` is what publish returned for.
@@ -141,7 +150,7 @@ void save_three(const fs::path& folder, FileSystem& files, std::vector<int64_t>&
   CheckpointFolders folders(folder, "r", 1, files);
   folders.open();
   for (int64_t step = 1; step <= 3; ++step) {
-    save(folders, step, files, "weights of " + std::to_string(step));
+    save_checkpoint(folders, step, files, "weights of " + std::to_string(step));
     announced.push_back(step);
     folders.rotate(step, std::nullopt);
   }
@@ -198,53 +207,6 @@ TEST(CheckpointFoldersTest, an_error_of_any_call_is_reported_and_leaves_the_anno
     }
   }
   EXPECT_GT(errors, 30);
-}
-
-TEST(CheckpointFoldersTest, random_histories_never_lose_a_checkpoint_that_should_be_there) {
-  std::mt19937_64 random(20240611);
-  for (int history = 0; history < 40; ++history) {
-    const TempDir files;
-    const int64_t keep = 1 + static_cast<int64_t>(random() % 3);
-    int64_t step = 0;
-    std::set<int64_t> published;  // complete and not superseded
-    CheckpointFolders folders(files.path(), "r", keep, real_file_system());
-    folders.open();
-    for (int event = 0; event < 12; ++event) {
-      switch (random() % 6) {
-        case 0: {  // a crash while saving: the next start finds a hidden folder
-          fs::create_directories(folders.begin(step + 1, 1));
-          folders.open();
-          break;
-        }
-        case 1: {  // a save that fails half-way
-          FailingFileSystem failing({.call = static_cast<int64_t>(random() % 8), .kind = FaultKind::kFromNowOn});
-          CheckpointFolders broken(files.path(), "r", keep, failing);
-          EXPECT_THROW(save(broken, step + 1, failing), Error);
-          folders.open();
-          break;
-        }
-        case 2: {  // back to an earlier step
-          if (published.empty()) break;
-          step = *published.begin();
-          break;
-        }
-        case 3: {  // somebody else's folders
-          files.write("my-checkpoint-" + std::to_string(event) + "-backup/x", "x");
-          break;
-        }
-        default: {
-          step += 1 + static_cast<int64_t>(random() % 3);
-          save(folders, step, real_file_system(), std::to_string(step));
-          published.insert(step);
-          folders.rotate(step, std::nullopt);
-          published.erase(published.upper_bound(step), published.end());
-          while (static_cast<int64_t>(published.size()) > keep) published.erase(published.begin());
-          break;
-        }
-      }
-      ASSERT_THAT(complete_steps(files.path()), ::testing::ElementsAreArray(published)) << "history " << history;
-    }
-  }
 }
 
 }  // namespace

@@ -1,0 +1,165 @@
+// R4: the power fails at a random moment of a run's file operations. Whatever part of the unsynced bytes and names came
+// to the disk: the checkpoint announced last verifies and holds what was saved, and so do the metrics up to its step.
+// Here with small contents and all that can happen to a run folder; training_faults_test does the same with a training.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <random>
+
+#include "data/files/safetensors.h"
+#include "tests/testing/failing_file_system.h"
+#include "tests/testing/power_cut.h"
+#include "tests/testing/suite_count.h"
+#include "tests/testing/system_calls.h"
+#include "tests/testing/temp_dir.h"
+#include "trainer/checkpoint/checkpoint_folders.h"
+#include "trainer/run/run_directory.h"
+#include "trainer/run/run_log.h"
+
+namespace gemma_sft {
+namespace {
+
+namespace fs = std::filesystem;
+
+using Contents = std::map<std::string, FileDigest>;
+
+// Starts, saves, crashes, restarts, is taken back: every call of it is in the journal, with each announcement as a note
+// "step <n>" and each cut of the metrics as "rows <n>".
+class Journal {
+ public:
+  Journal(const fs::path& folder, uint64_t seed) : folder_(folder), random_(seed), keep_(1 + pick(2)) {
+    WatchedCalls watched(folder_);
+    const int64_t starts = 1 + pick(3);
+    for (int64_t i = 0; i < starts; ++i) {
+      FailingFileSystem files({.call = pick(2) == 0 ? -1 : pick(80), .kind = FaultKind::kCrash});
+      try {
+        run_process(watched, files);
+      } catch (const SimulatedCrash&) {
+      }
+    }
+    calls_ = watched.calls();
+  }
+
+  const std::vector<SystemCall>& calls() const { return calls_; }
+
+  // What is lost in a folder that a power cut left, when `announced` was the last announcement; empty: nothing.
+  // `rows`: of the metrics, what a resume would count on.
+  std::string find_loss(const fs::path& left, std::optional<int64_t> announced, int64_t rows) const {
+    CheckpointFolders folders(left, "r", keep_, real_file_system());
+    folders.open();
+    if (announced && !folders.steps().contains(*announced)) {
+      std::string reasons;
+      for (const CheckpointVerdict& verdict : folders.rejected()) reasons += "; " + verdict.problem;
+      return "checkpoint " + std::to_string(*announced) + ", which was announced, is not there" + reasons;
+    }
+    if (!folders.rejected().empty()) return "a visible checkpoint is not complete: " + folders.rejected()[0].problem;
+    for (const int64_t step : folders.steps()) {
+      const CheckpointVerdict verdict = verify_checkpoint(folders.folder(step));
+      const auto& saved = saved_.at(step);
+      if (std::find(saved.begin(), saved.end(), verdict.manifest->files) == saved.end()) {
+        return "checkpoint " + std::to_string(step) + " does not hold what was saved";
+      }
+    }
+    if (!announced) return "";
+    if (!fs::exists(left / "metrics.jsonl")) return "metrics.jsonl is not there";
+    MetricsFile(left, real_file_system()).truncate_after(*announced);
+    const std::string text = read_file(left / "metrics.jsonl");
+    if (std::count(text.begin(), text.end(), '\n') < rows) {
+      return "metrics.jsonl lost rows of steps up to " + std::to_string(rows);
+    }
+    return "";
+  }
+
+ private:
+  int64_t pick(int64_t below) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(below)); }
+
+  void run_process(WatchedCalls& watched, FileSystem& files) {
+    const RunLock lock(folder_, files);
+    MetricsFile metrics(folder_, files);
+    RunLog log(folder_, files);
+    CheckpointFolders folders(folder_, "r", keep_, files);
+    folders.open();
+    int64_t step = 0;
+    if (!folders.steps().empty()) {
+      step = *folders.steps().rbegin();
+      if (pick(3) == 0) {
+        step = *folders.steps().begin();  // taken back
+      } else {
+        folders.rotate(step, std::nullopt);
+      }
+    }
+    write_file_durably(files, folder_ / "config.yaml", "seed: " + std::to_string(pick(3)) + "\n");
+    watched.note("rows " + std::to_string(step));
+    metrics.truncate_after(step);
+    if (step > 0 && pick(3) == 0) save(watched, files, folders, metrics, step);  // the same step, other content
+    const int64_t saves = pick(4);
+    for (int64_t i = 0; i < saves; ++i) {
+      const int64_t steps = 1 + pick(3);
+      for (int64_t k = 0; k < steps; ++k) metrics.on_step({.step = ++step, .loss = 0.5});
+      log.on_note("step " + std::to_string(step));
+      save(watched, files, folders, metrics, step);
+    }
+  }
+
+  // As Checkpointer saves, and TrainingLoop around it.
+  void save(WatchedCalls& watched, FileSystem& files, CheckpointFolders& folders, MetricsFile& metrics, int64_t step) {
+    metrics.sync();
+    const fs::path temporary = folders.begin(step, 1 << 14);
+    Contents contents;
+    const std::string weights(static_cast<size_t>(4 * (1 + pick(3000))), static_cast<char>('a' + pick(26)));
+    const auto elements = static_cast<int64_t>(weights.size() / 4);
+    const WrittenFile written = write_safetensors(
+        files, temporary / "model.safetensors", {{"w", TensorDtype::kF32, {elements}, [&] { return weights.data(); }}});
+    contents["model.safetensors"] = {written.bytes, written.sha256};
+    saved_[step].push_back(contents);
+    folders.publish(temporary, step, contents);
+    watched.note("step " + std::to_string(step));
+    folders.rotate(step, std::nullopt);
+  }
+
+  fs::path folder_;
+  std::mt19937_64 random_;
+  int64_t keep_;
+  std::map<int64_t, std::vector<Contents>> saved_;
+  std::vector<SystemCall> calls_;
+};
+
+TEST(PowerLoss, what_was_announced_is_there_whatever_came_to_the_disk) {
+  SuiteCount count("R4 power cuts of a run folder");
+  const int64_t journals = case_count(20, 100), cuts = case_count(10, 20);
+  for (int64_t i = 0; i < journals; ++i) {
+    const uint64_t seed = suite_seed() * 1'000'003 + static_cast<uint64_t>(i);
+    const TempDir dir{memory_folder()};
+    fs::create_directory(dir / "run");
+    ModelDisk disk(dir / "run");
+    const Journal journal(dir / "run", seed);
+    std::mt19937_64 random(seed);
+    std::vector<size_t> moments;
+    for (int64_t cut = 0; cut < cuts; ++cut) moments.push_back(random() % (journal.calls().size() + 1));
+    std::sort(moments.begin(), moments.end());
+    size_t done = 0;
+    std::optional<int64_t> announced;
+    int64_t rows = 0;
+    for (const size_t moment : moments) {
+      for (; done < moment; ++done) {
+        const SystemCall& call = journal.calls()[done];
+        disk.apply(call);
+        if (call.name != "note") continue;
+        const int64_t number = std::stoll(call.path.string().substr(5));
+        if (call.path.string().starts_with("step")) announced = number;
+        rows = number;
+      }
+      const PowerCut cut = random_power_cut(random);
+      disk.write_after(cut, random, dir / "left");
+      const std::string loss = journal.find_loss(dir / "left", announced, rows);
+      EXPECT_TRUE(count.add(loss.empty())) << "journal " << i << " of seed " << suite_seed() << ", after call "
+                                           << moment << ", " << describe(cut) << ": " << loss;
+      fs::remove_all(dir / "left");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gemma_sft
