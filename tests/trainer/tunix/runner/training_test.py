@@ -121,14 +121,14 @@ def test_what_cannot_be_done_is_one_failed_event_and_its_exit_code(
     assert not (workdir / "output").exists()
 
 
-# ---- steps that are not finite ---------------------------------------------------------------------------------------
+# ---- runs in this process ---------------------------------------------------------------------------------------------
 
 
 def _run(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict[str, Any]
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict[str, Any], poisoned: bool
 ) -> tuple[Any, list[Any], Callable[[], int]]:
-    """A run in this process whose loss is NaN for micro-batches with row 5 of the data. What it trains, its events, and
-    the call that trains."""
+    """A run in this process: what it trains, its events, and the call that trains. `poisoned`: the loss is NaN for
+    micro-batches with row 5 of the data."""
     model_folder = workspace.model(1)
     workdir = workspace.job(workspace.config(name, model_folder, settings), model_folder)
     spec = load_job_spec(workdir / "job.json")
@@ -137,11 +137,11 @@ def _run(
     bad = jnp.asarray(rows.ids(5))
     plain = training.make_loss(config, "fp32", 1)
 
-    def poisoned(model: Any, ids: Any, targets: Any, weights: Any, lengths: Any, denominator: Any) -> Any:
+    def nan_for_row_5(model: Any, ids: Any, targets: Any, weights: Any, lengths: Any, denominator: Any) -> Any:
         hit = jnp.any(jnp.all(ids[:, : len(bad)] == bad, axis=1))
         return jnp.where(hit, jnp.nan, plain(model, ids, targets, weights, lengths, denominator))
 
-    monkeypatch.setattr(training, "make_loss", lambda *_: poisoned)
+    monkeypatch.setattr(training, "make_loss", lambda *_: nan_for_row_5 if poisoned else plain)
     told: list[Any] = []
     events = EventWriter(1)
     monkeypatch.setattr(events, "emit", lambda kind, **members: told.append({"type": kind, **members}))
@@ -152,11 +152,25 @@ def _run(
     return model, told, lambda: run.train(model, None)
 
 
+def test_logits_in_pieces_train_the_same_model(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"training.max_steps": 4}
+    whole, told, train = _run(workspace, monkeypatch, "whole", settings, poisoned=False)
+    train()
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "tokens_per_chunk", lambda rows, tokens, vocabulary: 5)
+    pieces, other, train = _run(workspace, monkeypatch, "pieces", settings, poisoned=False)
+    train()
+    losses = [[event["loss"] for event in events if event["type"] == "step"] for events in (told, other)]
+    assert losses[1] == pytest.approx(losses[0], abs=3e-6)
+    heads = [np.asarray(model.embedder.input_embedding[...]) for model in (whole, pieces)]
+    assert np.abs(heads[1] - heads[0]).max() < 1e-5
+
+
 def test_a_step_that_is_not_finite_is_skipped_and_the_run_goes_on(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"training.on_nonfinite": "skip", "training.gradient_accumulation_steps": 2}
-    model, told, train = _run(workspace, monkeypatch, "skip", settings)
+    model, told, train = _run(workspace, monkeypatch, "skip", settings, poisoned=True)
     assert train() == 10
     rows = [event for event in told if event["type"] == "step"]
     broken = [row["step"] for row in rows if not np.isfinite(row["loss"])]
@@ -171,7 +185,7 @@ def test_a_step_that_is_not_finite_stops_the_run_before_anything_is_saved(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"training.on_nonfinite": "stop", "output.checkpoint_every": 1}
-    model, told, train = _run(workspace, monkeypatch, "stop", settings)
+    model, told, train = _run(workspace, monkeypatch, "stop", settings, poisoned=True)
     with pytest.raises(RunnerError, match="Its rows: ") as caught:
         train()
     assert caught.value.code == "nonfinite"

@@ -148,7 +148,6 @@ class Run:
         self._accumulation = spec.training.gradient_accumulation_steps
         self._skipped_in_a_row = 0
         self._last_time = time.perf_counter()
-        self.last_loss = math.nan
 
     def train(self, model: nnx.Module, mask_of: MaskOf | None) -> int:
         """Returns the finished steps. The model is trained in place."""
@@ -230,7 +229,6 @@ class Run:
             peak_memory_bytes=devices.peak_memory_bytes(),
             device=spec.accelerator.kind,
         )
-        self.last_loss = loss
         if math.isfinite(loss) and math.isfinite(norm):
             self._skipped_in_a_row = 0
             return
