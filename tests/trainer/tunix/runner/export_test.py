@@ -203,6 +203,18 @@ def test_a_merged_adapter_is_what_gemma_sft_merges(workspace: Workspace) -> None
     assert max(np.abs(ours[name] - base[name]).max() for name in ours) > 1e-4
 
 
+def test_a_fingerprint_tells_another_model_of_the_same_shape(workspace: Workspace, tmp_path: Path) -> None:
+    folder, other = workspace.model(1), tmp_path / "other"
+    shutil.copytree(folder, other)
+    config = load_gemma_config(folder)
+    first = WeightFiles(folder, config).fingerprint()
+    assert WeightFiles(other, config).fingerprint() == first
+    data = bytearray((other / "model.safetensors").read_bytes())
+    data[-4] ^= 1  # in the last tensor, a norm
+    (other / "model.safetensors").write_bytes(bytes(data))
+    assert WeightFiles(other, config).fingerprint() != first
+
+
 # ---- what is no model of ours ----------------------------------------------------------------------------------------
 
 

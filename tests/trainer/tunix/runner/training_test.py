@@ -121,7 +121,7 @@ def test_what_cannot_be_done_is_one_failed_event_and_its_exit_code(
     assert not (workdir / "output").exists()
 
 
-# ---- runs in this process ---------------------------------------------------------------------------------------------
+# ---- runs in this process --------------------------------------------------------------------------------------------
 
 
 def _run(

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import hashlib
 import importlib.metadata
-import json
 import logging
 import signal
 import sys
@@ -68,8 +67,8 @@ def run(arguments: argparse.Namespace, spec: JobSpec, events: EventWriter, stopp
     rows = load_rows(spec.data, config.vocab_size, spec.training.max_seq_length)
     plan = Plan(spec.training, rows)
     workdir: Path = arguments.workdir
-    identity = json.dumps([spec.sha256, sorted(files.fingerprint())], sort_keys=True)
-    folder = CheckpointFolder(workdir / "checkpoints", spec.output.keep, hashlib.sha256(identity.encode()).hexdigest())
+    identity = hashlib.sha256(f"{spec.sha256} {files.fingerprint()}".encode()).hexdigest()
+    folder = CheckpointFolder(workdir / "checkpoints", spec.output.keep, identity)
     if not arguments.resume and not folder.is_empty():
         raise RunnerError(
             "invalid_spec", f"{folder.root} is not empty: go on with --resume, or take another work folder"
