@@ -68,7 +68,7 @@ def test_events_and_checkpoints_of_an_undisturbed_run(full: Case) -> None:
     events = full.whole.events
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     kinds = [event["type"] for event in events]
-    assert kinds[:3] == ["started", "model_loaded", "compiled"]
+    assert kinds[:4] == ["started", "log", "model_loaded", "compiled"]
     assert kinds[-2:] == ["exported", "completed"]
     # A checkpoint comes after the metrics of its step and before the next ones.
     order = [(event["type"], event["step"]) for event in events if event["type"] in ("step", "checkpoint")]

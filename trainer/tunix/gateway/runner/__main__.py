@@ -82,11 +82,11 @@ def run(arguments: argparse.Namespace, spec: JobSpec, events: EventWriter, stopp
     events.emit(
         "started", versions=_versions(), devices=device_names(), total_steps=plan.total_steps, resumed_from=resumed
     )
-    if training.packing:
-        events.emit("log", message="rows are padded: google-tunix packs none; the numbers are those of packed rows")
     if arguments.dry_run:
         events.emit("completed", steps=0, seconds=time.perf_counter() - start)
         return 0
+    if training.packing:
+        events.emit("log", message="rows are padded: google-tunix packs none; the numbers are those of packed rows")
 
     from runner import export
     from runner.gemma import abstract_model
