@@ -29,12 +29,14 @@ std::string section_lines(std::string_view section, std::string_view open) {
   return lines;
 }
 
-std::string print(const RunConfig& config, bool with_output) {
+enum class Extent { kAll, kWhatNamesTheRun };
+
+std::string print(const RunConfig& config, Extent extent) {
   std::string text;
   std::string open;
   for (const Setting& setting : settings()) {
     const std::string_view section = section_of(setting.key);
-    if (section == "output" && !with_output) continue;
+    if (extent == Extent::kWhatNamesTheRun && !setting.names_run) continue;
     if (section == "tunix" && !config.tunix.present) continue;
     if (setting.has_effect && !setting.has_effect(config)) continue;
     const Value value = setting.field.get(config);
@@ -54,8 +56,8 @@ std::string print(const RunConfig& config, bool with_output) {
 
 }  // namespace
 
-std::string to_yaml(const RunConfig& config) { return print(config, true); }
+std::string to_yaml(const RunConfig& config) { return print(config, Extent::kAll); }
 
-std::string identity_yaml(const RunConfig& config) { return print(config, false); }
+std::string identity_yaml(const RunConfig& config) { return print(config, Extent::kWhatNamesTheRun); }
 
 }  // namespace gemma_sft

@@ -13,7 +13,8 @@ namespace gemma_sft {
 // from the environment of a run that asked for no job service.
 std::string to_yaml(const RunConfig& config);
 
-// As to_yaml, but without output.*: the text that the run id is a digest of.
+// As to_yaml, but with only what names a run (Setting::names_run: not output.*, nor what guards a run without changing
+// it): the text that the run id is a digest of.
 std::string identity_yaml(const RunConfig& config);
 
 }  // namespace gemma_sft

@@ -65,6 +65,8 @@ struct TrainingSection {
   ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::kOff;
   bool deterministic = false;
   OnNonFinite on_nonfinite = OnNonFinite::kStop;
+  bool preflight = true;
+  std::optional<double> step_timeout;  // seconds
   std::string optimizer = "adamw";
   bool operator==(const TrainingSection&) const = default;
 };
@@ -92,6 +94,7 @@ struct OutputSection {
   int64_t checkpoint_every = 500;  // optimizer steps; 0: only at the end
   int64_t keep_checkpoints = 2;
   std::optional<ModelDtype> model_dtype;  // empty: the base files' dtype
+  bool log_samples = true;
   bool operator==(const OutputSection&) const = default;
 };
 

@@ -63,6 +63,7 @@ struct Setting {
   std::vector<RefusedValue> refused = {};
   bool required = false;
   bool changes_training = true;  // does another value give other weights?
+  bool names_run = true;         // is the value part of what the run id is a digest of?
   // Says what is wrong with a text, or gives nothing; empty function: any text will do.
   std::string (*text_problem)(const std::string&) = nullptr;
   // Where the value has no effect it is not written by to_yaml; empty function: it always has one.

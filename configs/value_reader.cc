@@ -135,10 +135,22 @@ ReadValue read_list(const Setting& setting, const YamlNode& node) {
   return {names, ""};
 }
 
+// Bytes that are not UTF-8 as \xff: words of the command line may hold any.
+std::string valid_utf8(const std::string& text) {
+  std::string result;
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = utf8_length(std::string_view(text).substr(at));
+    result += length > 0 ? text.substr(at, length)
+                         : fmt::format("\\x{:02x}", static_cast<unsigned>(static_cast<unsigned char>(text[at])));
+    at += std::max<size_t>(length, 1);
+  }
+  return result;
+}
+
 }  // namespace
 
 std::string shown_text(const std::string& text) {
-  std::string shown = without_secrets(text);
+  std::string shown = valid_utf8(without_secrets(text));
   if (shown.size() > kLongestShown) {
     size_t end = kLongestShown;
     while (end > 0 && (static_cast<unsigned char>(shown[end]) & 0xc0) == 0x80) --end;

@@ -14,6 +14,7 @@
 #include "data/files/folder_entry.h"
 #include "data/files/pickle.h"
 #include "data/files/safetensors.h"
+#include "model/finite.h"
 #include "model/model_folder.h"
 #include "model/weights.h"
 
@@ -80,6 +81,7 @@ std::map<std::string, std::string> export_adapter(const Gemma& model, const std:
     tensors.push_back({name_in_file(model, parameter.name), TensorDtype::kF32, parameter.tensor.sizes().vec(),
                        [parameter, current]() -> const void* {
                          *current = parameter.tensor.detach().to(at::kCPU).to(at::kFloat).contiguous();
+                         require_finite(parameter.name, *current);
                          return current->const_data_ptr();
                        }});
   }

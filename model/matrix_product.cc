@@ -59,7 +59,12 @@ at::Tensor contiguous_rows(const at::Tensor& a) {
   return result;
 }
 
+// For a product of a new shape oneDNN makes an object of a quarter of a megabyte, and uses it without a look at whether
+// there was room: that would be a crash instead of an error.
+void require_room_for_kernel() { at::empty({1 << 20}, at::TensorOptions().dtype(at::kByte)); }
+
 at::Tensor onednn_product(const at::Tensor& a, const at::Tensor& b) {
+  require_room_for_kernel();
   // Of other layouts than a dense matrix and its transpose oneDNN has nothing but a reference loop, a hundred times
   // slower.
   const at::Tensor weight = b.is_contiguous() || b.t().is_contiguous() ? b.t() : b.contiguous().t();

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -21,17 +22,21 @@
 namespace gemma_sft {
 
 // Copies every weight of the folder into the model, converting to its storage dtype. Throws Error(kModel) with all
-// names that are missing, extra or of another shape.
-void load_weights(Gemma& model, const std::filesystem::path& folder);
+// names that are missing, extra or of another shape. `before_tensor` is called ahead of each one: what it throws ends
+// the loading.
+void load_weights(Gemma& model, const std::filesystem::path& folder,
+                  const std::function<void()>& before_tensor = nullptr);
 
 struct ExportOptions {
   ModelDtype dtype = ModelDtype::kBf16;
   uint64_t max_shard_bytes = 5'000'000'000;
-  bool merge_lora = false;  // base + adapter; otherwise the base weights as they are
+  bool merge_lora = false;                        // base + adapter; otherwise the base weights as they are
+  std::function<void()> before_tensor = nullptr;  // called ahead of each tensor: what it throws ends the export
 };
 
 // SHA-256 of every file written, by name. Writes into `destination` (made by the caller, inside a temporary folder);
 // files are fsynced. `base_folder` gives config.json, generation_config.json, tokenizer files and vision tensors.
+// Throws Error(kNonFinite) rather than write a weight that is NaN or infinite; so does export_adapter.
 std::map<std::string, std::string> export_model(const Gemma& model, const std::filesystem::path& base_folder,
                                                 const std::filesystem::path& destination, FileSystem& files,
                                                 const ExportOptions& options);

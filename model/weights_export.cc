@@ -1,11 +1,11 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/isfinite.h>
 
 #include <memory>
 
 #include "configs/error.h"
 #include "data/files/folder_entry.h"
+#include "model/finite.h"
 #include "model/model_folder.h"
 #include "model/weights.h"
 
@@ -26,13 +26,15 @@ at::ScalarType scalar_type(ModelDtype dtype) {
 // On the host, contiguous, rounded to nearest even.
 at::Tensor converted(const std::string& name, const at::Tensor& tensor, ModelDtype dtype) {
   const at::Tensor result = tensor.detach().to(scalar_type(dtype)).to(at::kCPU).contiguous();
-  if (dtype == ModelDtype::kFp16 && !at::isfinite(result).all().item<bool>() &&
-      at::isfinite(tensor).all().item<bool>()) {
+  if (is_finite(result)) return result;
+  require_finite(name, tensor);
+  if (dtype == ModelDtype::kFp16) {
     throw Error(ErrorKind::kModel, name +
                                        ": a value is beyond the range of fp16 (65504); write bf16 or fp32 instead "
                                        "(output.model_dtype)");
   }
-  return result;
+  throw Error(ErrorKind::kModel,
+              name + ": a value is beyond the range of bf16 (3.39e38); write fp32 instead (output.model_dtype)");
 }
 
 std::vector<int64_t> shape_of(const at::Tensor& tensor) { return tensor.sizes().vec(); }
@@ -49,6 +51,7 @@ std::map<std::string, std::string> export_model(const Gemma& model, const std::f
   for (const Parameter& parameter : model.base_parameters()) {
     tensors.push_back({base.name_in_files(parameter.name), tensor_dtype(options.dtype), shape_of(parameter.tensor),
                        [&model, &options, parameter, current]() -> const void* {
+                         if (options.before_tensor) options.before_tensor();
                          *current = at::Tensor();  // room for the next one
                          const at::Tensor weight = options.merge_lora && model.has_lora()
                                                        ? model.merged_weight(parameter.name)

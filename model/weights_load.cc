@@ -42,10 +42,11 @@ void copy_into(const at::Tensor& parameter, const WeightFiles::Tensor& source) {
 
 }  // namespace
 
-void load_weights(Gemma& model, const std::filesystem::path& folder) {
+void load_weights(Gemma& model, const std::filesystem::path& folder, const std::function<void()>& before_tensor) {
   at::NoGradGuard no_grad;
   const WeightFiles files(folder, model.config());
   for (const Parameter& parameter : model.base_parameters()) {
+    if (before_tensor) before_tensor();
     copy_into(parameter.tensor.detach(), files.text(parameter.name));
   }
 }

@@ -1,7 +1,11 @@
 #include "trainer/evaluator.h"
 
 #include <c10/core/GradMode.h>
+#include <fmt/format.h>
 
+#include <cmath>
+
+#include "configs/error.h"
 #include "model/chunked_cross_entropy.h"
 #include "model/device_batch.h"
 #include "trainer/stop_signal.h"
@@ -13,15 +17,26 @@ Evaluator::Evaluator(Gemma& model, std::shared_ptr<const DatasetIndex> index, co
                      std::shared_ptr<const Tokenizer> tokenizer, const BatchOptions& batches)
     : model_(model), stream_(std::move(index), rows, std::move(tokenizer), batches) {}
 
-std::optional<EvaluationLoss> Evaluator::run() {
+std::optional<EvaluationLoss> Evaluator::run(int64_t step, StepWatch* watch) {
   EvaluationLoss loss;
   stream_.rewind();
   model_.set_training(false);
-  while (const std::unique_ptr<PackedBatch> batch = stream_.next()) {
-    if (stop_signal() != 0) break;
-    with_memory_errors_explained({"evaluation", 0, batch.get()}, [&] { loss.sum += loss_of(model_, *batch); });
+  for (;;) {
+    if (watch != nullptr) watch->begin(step, "evaluation, reading data");
+    const std::unique_ptr<PackedBatch> batch = stream_.next();
+    if (batch == nullptr || stop_signal() != 0) break;
+    if (watch != nullptr) watch->enter("evaluation", describe_rows({*batch}));
+    double sum = 0;
+    with_memory_errors_explained({"evaluation", step, batch.get()}, [&] { sum = loss_of(model_, *batch); });
+    if (!std::isfinite(sum)) {
+      throw Error(ErrorKind::kNonFinite,
+                  fmt::format("step {}: the evaluation loss is {}; the last checkpoint is from before it. The rows: {}",
+                              step, without_sign_of_nan(sum), describe_rows({*batch})));
+    }
+    loss.sum += sum;
     loss.tokens += batch->target_tokens;
   }
+  if (watch != nullptr) watch->end();
   model_.set_training(true);
   if (stop_signal() != 0) return std::nullopt;
   return loss;

@@ -8,6 +8,7 @@
 
 #include "data/batches/batch_stream.h"
 #include "model/gemma.h"
+#include "trainer/step_watch.h"
 
 namespace gemma_sft {
 
@@ -24,9 +25,10 @@ class Evaluator {
   Evaluator(Gemma& model, std::shared_ptr<const DatasetIndex> index, const std::vector<IndexedRow>& rows,
             std::shared_ptr<const Tokenizer> tokenizer, const BatchOptions& batches);
 
-  // Draws no random number and leaves no gradient. nullopt when a stop signal came in between. Throws
-  // Error(kOutOfMemory).
-  std::optional<EvaluationLoss> run();
+  // Draws no random number and leaves no gradient. nullopt when a stop signal came in between. `step` is for messages;
+  // `watch` takes each micro-batch for a step of its own.
+  // Throws Error(kOutOfMemory); Error(kNonFinite) that names the rows of the first micro-batch without a finite loss.
+  std::optional<EvaluationLoss> run(int64_t step, StepWatch* watch = nullptr);
 
  private:
   Gemma& model_;

@@ -7,6 +7,7 @@
 
 #include "model/weights.h"
 #include "trainer/run_tensors.h"
+#include "trainer/stop_signal.h"
 #include "trainer/training_progress.h"
 
 namespace gemma_sft {
@@ -95,6 +96,7 @@ RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& 
                                 files);
         }
         ExportOptions options;
+        options.before_tensor = throw_if_stopped;
         options.dtype = config.output.model_dtype.value_or(files_dtype(setup.model_folder));
         return export_model(model, setup.model_folder, destination, files, options);
       });

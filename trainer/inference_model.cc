@@ -12,6 +12,7 @@
 #include "model/weights.h"
 #include "trainer/device.h"
 #include "trainer/model_source.h"
+#include "trainer/stop_signal.h"
 #include "trainer/training_failure.h"
 
 namespace gemma_sft {
@@ -88,7 +89,7 @@ InferenceModel load_inference_model(const InferenceModelSource& source) {
   std::optional<Gemma> model;
   with_memory_errors_explained({"loading the model"}, [&] {
     model.emplace(load_gemma_config(folder), options);
-    load_weights(*model, folder);
+    load_weights(*model, folder, throw_if_stopped);
     if (adapter) {
       model->add_lora(load_adapter_config(*adapter), /*seed=*/0);
       load_adapter(*model, *adapter);

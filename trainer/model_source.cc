@@ -51,7 +51,7 @@ LoraOptions lora_options(const LoraSection& lora) {
           .target_modules = lora.target_modules};
 }
 
-std::string model_sha256(const fs::path& folder) {
+std::string model_sha256(const fs::path& folder, const std::function<void()>& before_file) {
   std::vector<fs::path> paths = {folder / "config.json"};
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
@@ -59,6 +59,7 @@ std::string model_sha256(const fs::path& folder) {
   std::sort(paths.begin() + 1, paths.end());
   Sha256 digest;
   for (const fs::path& path : paths) {
+    if (before_file) before_file();
     const std::string line = path.filename().string() + " " + sha256_file(path) + "\n";
     digest.update(line.data(), line.size());
   }

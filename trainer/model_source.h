@@ -5,6 +5,7 @@
 #include <c10/core/Device.h>
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -31,7 +32,8 @@ GemmaOptions frozen_model_options(Precision precision, c10::Device device, const
 
 LoraOptions lora_options(const LoraSection& lora);
 
-// One SHA-256 over config.json and the safetensors files of a model folder, by name and content.
-std::string model_sha256(const std::filesystem::path& folder);
+// One SHA-256 over config.json and the safetensors files of a model folder, by name and content. `before_file` is
+// called ahead of each file: what it throws ends the reading.
+std::string model_sha256(const std::filesystem::path& folder, const std::function<void()>& before_file = nullptr);
 
 }  // namespace gemma_sft

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
@@ -12,6 +11,7 @@
 #include "trainer/evaluator.h"
 #include "trainer/generator.h"
 #include "trainer/inference_model.h"
+#include "trainer/input_rows.h"
 #include "trainer/stop_signal.h"
 #include "trainer/training_failure.h"
 
@@ -58,23 +58,21 @@ std::vector<Question> read_questions(const EvaluationRequest& request) {
     throw Error(ErrorKind::kUsage,
                 "eval: format tokens has no texts to compare; use training_example, tunix_sft or trace");
   }
-  std::ifstream stream(request.input, std::ios::binary);
-  if (!stream) throw Error(ErrorKind::kData, fmt::format("Evaluation file not found: {}", request.input.string()));
-  std::vector<Question> questions;
-  int64_t number = 0;
-  for (std::string line; std::getline(stream, line);) {
-    const std::string place = fmt::format("{}:{}", request.input.string(), ++number);
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    if (request.max_samples && static_cast<int64_t>(questions.size()) >= *request.max_samples) break;
-    if (auto question = parse_evaluation_row(line, place, number)) {
-      questions.push_back(std::move(*question));
-      continue;
-    }
-    auto parsed = parse_example(line, request.input.string(), number, request.format);
-    if (const auto* problem = std::get_if<RowProblem>(&parsed)) throw Error(ErrorKind::kData, problem->message);
-    questions.push_back(question_of(std::get<Example>(std::move(parsed)), number));
+  if (!fs::exists(request.input)) {
+    throw Error(ErrorKind::kData, fmt::format("Evaluation file not found: {}", request.input.string()));
   }
-  if (stream.bad()) throw Error(ErrorKind::kIo, fmt::format("{}: cannot be read", request.input.string()));
+  std::vector<Question> questions;
+  each_input_row(request.input, [&](const InputRow& row) {
+    if (request.max_samples && static_cast<int64_t>(questions.size()) >= *request.max_samples) return false;
+    if (auto question = parse_evaluation_row(row.line, row.place, row.number)) {
+      questions.push_back(std::move(*question));
+      return true;
+    }
+    auto parsed = parse_example(row.line, request.input.string(), row.number, request.format);
+    if (const auto* problem = std::get_if<RowProblem>(&parsed)) throw Error(ErrorKind::kData, problem->message);
+    questions.push_back(question_of(std::get<Example>(std::move(parsed)), row.number));
+    return true;
+  });
   if (questions.empty()) throw Error(ErrorKind::kData, fmt::format("{}: has no row", request.input.string()));
   return questions;
 }

@@ -13,6 +13,7 @@
 #include "trainer/model_source.h"
 #include "trainer/run_completion.h"
 #include "trainer/run_tensors.h"
+#include "trainer/stop_signal.h"
 #include "trainer/training_failure.h"
 
 namespace gemma_sft {
@@ -67,7 +68,7 @@ Gemma load_base(const fs::path& base, const GemmaOptions& options) {
   std::optional<Gemma> model;
   with_memory_errors_explained({"loading the model"}, [&] {
     model.emplace(load_gemma_config(base), options);
-    load_weights(*model, base);
+    load_weights(*model, base, throw_if_stopped);
   });
   return std::move(*model);
 }
@@ -129,6 +130,7 @@ ExportResult run_export(const ExportRequest& request, FileSystem& files) {
       return export_adapter(loaded.model, loaded.base_name, destination, files);
     }
     ExportOptions options;
+    options.before_tensor = throw_if_stopped;
     options.dtype = output_dtype(request, loaded.base);
     options.merge_lora = loaded.model.has_lora();
     return export_model(loaded.model, loaded.base, destination, files, options);

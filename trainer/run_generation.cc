@@ -2,13 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
 #include "data/text/chat_template.h"
 #include "trainer/generator.h"
 #include "trainer/inference_model.h"
+#include "trainer/input_rows.h"
 #include "trainer/stop_signal.h"
 #include "trainer/training_failure.h"
 
@@ -64,8 +64,8 @@ PromptRow parse_row(const std::string& line, const std::string& place, const Tok
   }
   for (const json& id : *ids) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocab_size) {
-      throw Error(ErrorKind::kData,
-                  fmt::format("{}: input_ids: expected ids from 0 to {}, found {}", place, vocab_size - 1, id.dump()));
+      throw Error(ErrorKind::kData, fmt::format("{}: input_ids: expected ids from 0 to {}, found {}", place,
+                                                vocab_size - 1, id.is_number() ? id.dump() : id.type_name()));
     }
     prompt.ids.push_back(id.get<int64_t>());
   }
@@ -73,23 +73,15 @@ PromptRow parse_row(const std::string& line, const std::string& place, const Tok
 }
 
 std::vector<PromptRow> read_rows(const fs::path& path, const InferenceModel& source, const GenerationRequest& request) {
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream) {
+  if (!fs::exists(path)) {
     throw Error(ErrorKind::kData,
                 fmt::format("Input file not found: {} (rows of {{id, prompt}} or {{id, input_ids}})", path.string()));
   }
   std::vector<PromptRow> rows;
-  int64_t number = 0;
-  for (std::string line; std::getline(stream, line);) {
-    const std::string place = fmt::format("{}:{}", path.string(), ++number);
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    try {
-      rows.push_back(parse_row(line, place, *source.tokenizer, source.model.config().vocab_size, request));
-    } catch (const json::exception& error) {
-      throw Error(ErrorKind::kData, fmt::format("{}: not JSON: {}", place, error.what()));
-    }
-  }
-  if (stream.bad()) throw Error(ErrorKind::kIo, fmt::format("{}: cannot be read", path.string()));
+  each_input_row(path, [&](const InputRow& row) {
+    rows.push_back(parse_row(row.line, row.place, *source.tokenizer, source.model.config().vocab_size, request));
+    return true;
+  });
   return rows;
 }
 

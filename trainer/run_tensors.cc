@@ -1,5 +1,6 @@
 #include "trainer/run_tensors.h"
 
+#include "model/finite.h"
 #include "trainer/device.h"
 
 namespace gemma_sft {
@@ -10,6 +11,15 @@ std::vector<NamedTensor> trained_weights(const Gemma& model) {
   return weights;
 }
 
+std::optional<std::string> find_not_finite(const RunTensors& tensors) {
+  for (const std::vector<NamedTensor>* group : {&tensors.weights, &tensors.moments}) {
+    for (const NamedTensor& entry : *group) {
+      if (!is_finite(entry.tensor)) return entry.name;
+    }
+  }
+  return std::nullopt;
+}
+
 RunTensors run_tensors(const Gemma& model, const Optimizer& optimizer) {
   RunTensors tensors;
   tensors.weights = trained_weights(model);
@@ -18,18 +28,26 @@ RunTensors run_tensors(const Gemma& model, const Optimizer& optimizer) {
     tensors.moments.push_back({"exp_avg_sq." + moments.name, moments.exp_avg_sq});
     tensors.moments.push_back({"step." + moments.name, moments.step});
   }
-  const c10::Device device = model.options().device;
-  tensors.random.push_back({"cpu", random_state(c10::Device(c10::kCPU))});
-  if (!device.is_cpu()) tensors.random.push_back({"cuda", random_state(device)});
+  tensors.random = random_states(model.options().device);
   return tensors;
+}
+
+std::vector<NamedTensor> random_states(c10::Device device) {
+  std::vector<NamedTensor> states = {{"cpu", random_state(c10::Device(c10::kCPU))}};
+  if (!device.is_cpu()) states.push_back({"cuda", random_state(device)});
+  return states;
+}
+
+void set_random_states(c10::Device device, const std::vector<NamedTensor>& states) {
+  for (const NamedTensor& state : states) {
+    set_random_state(state.name == "cpu" ? c10::Device(c10::kCPU) : device, state.tensor);
+  }
 }
 
 void restore_checkpoint(const std::filesystem::path& checkpoint, Gemma& model, Optimizer& optimizer) {
   RunTensors tensors = run_tensors(model, optimizer);
   read_checkpoint(checkpoint, tensors);
-  for (const NamedTensor& state : tensors.random) {
-    set_random_state(state.name == "cpu" ? c10::Device(c10::kCPU) : model.options().device, state.tensor);
-  }
+  set_random_states(model.options().device, tensors.random);
 }
 
 }  // namespace gemma_sft

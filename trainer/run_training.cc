@@ -1,6 +1,7 @@
 #include "trainer/run_training.h"
 
 #include <ATen/Context.h>
+#include <fmt/format.h>
 
 #include "trainer/checkpoint/checkpointer.h"
 #include "trainer/device.h"
@@ -9,14 +10,17 @@
 #include "trainer/observer_group.h"
 #include "trainer/optimizer.h"
 #include "trainer/resume.h"
+#include "trainer/run/samples_file.h"
 #include "trainer/run/skipped_rows.h"
 #include "trainer/run_completion.h"
 #include "trainer/run_description.h"
 #include "trainer/run_tensors.h"
+#include "trainer/step_watch.h"
 #include "trainer/stop_signal.h"
 #include "trainer/stopwatch.h"
 #include "trainer/train_setup.h"
 #include "trainer/train_step.h"
+#include "trainer/training_failure.h"
 #include "trainer/training_progress.h"
 
 namespace gemma_sft {
@@ -24,60 +28,138 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// metrics.jsonl and samples.jsonl: they always stand at the same step.
+class RunRows {
+ public:
+  RunRows(const fs::path& folder, bool with_samples, FileSystem& files) : metrics_(folder, files) {
+    if (with_samples) samples_.emplace(folder, files);
+  }
+  std::vector<RunObserver*> observers() {
+    std::vector<RunObserver*> all = {&metrics_};
+    if (samples_) all.push_back(&*samples_);
+    return all;
+  }
+  void truncate_after(const TrainState& state) {
+    metrics_.truncate_after(state.step, state.evaluated_step);
+    if (samples_) samples_->truncate_after(state.step);
+  }
+  void sync() {
+    metrics_.sync();
+    if (samples_) samples_->sync();
+  }
+
+ private:
+  MetricsFile metrics_;
+  std::optional<SamplesFile> samples_;  // output.log_samples
+};
+
+std::vector<std::vector<std::string>> ids_of(const StepBatches& batches) {
+  std::vector<std::vector<std::string>> ids;
+  for (const PackedBatch& batch : batches.micro_batches) ids.push_back(batch.row_ids);
+  return ids;
+}
+
 // Everything that takes part in training, and the loop.
 class TrainingLoop {
  public:
-  TrainingLoop(const RunConfig& config, const TrainSetup& setup, Gemma& model, CheckpointFolders& checkpoints,
-               MetricsFile& metrics, FileSystem& files, RunObserver& observer)
-      : config_(config),
+  TrainingLoop(const TrainRequest& request, const TrainSetup& setup, Gemma& model, CheckpointFolders& checkpoints,
+               RunRows& rows, FileSystem& files, RunObserver& observer)
+      : config_(request.loaded.config),
         setup_(setup),
         model_(model),
         checkpoints_(checkpoints),
-        metrics_(metrics),
+        rows_(rows),
         observer_(observer),
-        optimizer_(model.trainable_parameters(), optimizer_options(config.training)),
+        optimizer_(model.trainable_parameters(), optimizer_options(config_.training)),
         train_step_(model, optimizer_,
-                    {.max_grad_norm = config.training.max_grad_norm, .on_nonfinite = config.training.on_nonfinite}),
+                    {.max_grad_norm = config_.training.max_grad_norm, .on_nonfinite = config_.training.on_nonfinite}),
         checkpointer_(checkpoints, setup.origin, files),
-        stream_(setup.index, setup.tokenizer, setup.plan.batches) {
+        stream_(setup.index, setup.tokenizer, setup.plan.batches),
+        watch_(config_.training.step_timeout, request.on_stall) {
     if (!setup.validation_rows.empty()) {
       evaluator_.emplace(model, setup.validation_index, setup.validation_rows, setup.tokenizer, setup.plan.batches);
     }
   }
 
   void continue_from(const ResumePoint& point) {
-    restore_checkpoint(point.checkpoint, model_, optimizer_);
+    with_memory_errors_explained({"reading the checkpoint", point.state.step},
+                                 [&] { restore_checkpoint(point.checkpoint, model_, optimizer_); });
     state_ = point.state;
+    saved_step_ = state_.step;
     stream_.seek(state_.cursor);
   }
 
   // From where the state is to the end of the run, or until a stop signal.
   TrainState run() {
-    metrics_.truncate_after(state_.step);
+    rows_.truncate_after(state_);
     observer_.on_start(state_.step, setup_.plan.total_steps);
     if (state_.step > 0) make_up_for_what_an_interruption_left_out();
+    if (config_.training.preflight && goes_on()) preflight();
 
-    while (!is_over(state_, setup_.plan, config_.evaluation) && stop_signal() == 0) {
+    while (goes_on()) {
       const Stopwatch watch;
       const double waited_before = stream_.waited_seconds();
       const double rate = setup_.plan.schedule.rate(state_.step);
-      const StepBatches batches = stream_.next();
-      for (const PackedBatch& batch : batches.micro_batches) train_step_.accumulate(batch, state_.step + 1);
-      const StepStats stats = train_step_.apply(rate, batches.micro_batches, state_.step + 1);
-      advance(state_, batches, stats);
+      const StepStats stats = take_step(rate);
+      advance(state_, batches_, stats);
       observer_.on_step(step_record(stats, rate, watch.seconds(), stream_.waited_seconds() - waited_before));
-      check_skipped(state_, batches, observer_);
+      check_skipped(state_, batches_, observer_);
       evaluate_and_save();
     }
+    // The signal may have come at any point since the step.
+    if (stop_signal() != 0 && saved_step_ != state_.step) save();
     return state_;
   }
 
  private:
+  bool goes_on() const { return !is_over(state_, setup_.plan, config_.evaluation) && stop_signal() == 0; }
   bool evaluates_now() const { return evaluator_ && setup_.plan.evaluates_after(state_.step); }
 
+  StepStats take_step(double rate) {
+    const int64_t step = state_.step + 1;
+    watch_.begin(step, "waiting for data");
+    with_memory_errors_explained({"waiting for data", step}, [&] { batches_ = stream_.next(); });
+    const size_t count = batches_.micro_batches.size();
+    for (size_t i = 0; i < count; ++i) {
+      const PackedBatch& batch = batches_.micro_batches[i];
+      watch_.enter(fmt::format("forward and backward pass, micro-batch {} of {}", i + 1, count),
+                   describe_rows({batch}));
+      train_step_.accumulate(batch, step);
+    }
+    watch_.enter("optimizer step", describe_rows(batches_.micro_batches));
+    const StepStats stats = train_step_.apply(rate, batches_.micro_batches, step);
+    watch_.end();
+    return stats;
+  }
+
+  // What needs the most memory comes first, and leaves no trace in the numbers of the run.
+  void preflight() {
+    const Stopwatch watch;
+    const LargestMicroBatch largest = find_largest_micro_batch(*setup_.index, setup_.plan.batches, state_.cursor,
+                                                               setup_.plan.total_steps - state_.step);
+    const int64_t step = state_.step + largest.steps_ahead + 1;
+    watch_.begin(step, "preflight");
+    const StepBatches batches = step_at(largest.step_start);
+    const PackedBatch& batch = batches.micro_batches.at(largest.micro_batch);
+    const std::vector<NamedTensor> random = random_states(setup_.device);
+    train_step_.rehearse(batch, batches.micro_batches.size() > 1 ? 2 : 1, step);
+    set_random_states(setup_.device, random);
+    watch_.end();
+    observer_.on_note(
+        fmt::format("preflight: the largest micro-batch of the run, {} rows with {} tokens in step {}, "
+                    "went forward and backward in {:.1f} s",
+                    batch.documents(), batch.tokens(), step, watch.seconds()));
+  }
+
+  StepBatches step_at(const DataCursor& cursor) const {
+    BatchStream stream(setup_.index, setup_.tokenizer, setup_.plan.batches);
+    stream.seek(cursor);
+    return stream.next();
+  }
+
   void evaluate_and_save() {
-    const bool best = evaluates_now() && evaluate(*evaluator_, state_, observer_);
-    if (setup_.plan.saves_after(state_.step) || (best && config_.evaluation.keep_best) || stop_signal() != 0 ||
+    const bool best = evaluates_now() && evaluate(*evaluator_, state_, watch_, observer_);
+    if (setup_.plan.saves_after(state_.step) || (best && config_.evaluation.keep_best) ||
         stops_early(state_, config_.evaluation)) {
       save();
     }
@@ -85,10 +167,26 @@ class TrainingLoop {
 
   void save() {
     const Stopwatch watch;
-    metrics_.sync();  // rows that a resume would count on
-    const fs::path saved = checkpointer_.save(state_, run_tensors(model_, optimizer_));
-    observer_.on_checkpoint(state_.step, saved.string(), watch.seconds());
+    const RunTensors tensors = run_tensors(model_, optimizer_);
+    if (const auto name = find_not_finite(tensors)) return refuse_to_save(*name);
+    rows_.sync();  // rows that a resume would count on
+    with_memory_errors_explained({"saving the checkpoint", state_.step}, [&] {
+      const fs::path saved = checkpointer_.save(state_, tensors);
+      observer_.on_checkpoint(state_.step, saved.string(), watch.seconds());
+    });
+    saved_step_ = state_.step;
     rotate();
+  }
+
+  // While steps are being skipped the next ones may show the cause, and are counted; otherwise the run ends here.
+  void refuse_to_save(const std::string& name) {
+    const std::string what =
+        fmt::format("step {}: {} holds NaN or an infinite number; nothing was saved", state_.step, name);
+    if (state_.skipped_in_a_row > 0 && state_.step < setup_.plan.total_steps) return observer_.on_warning(what);
+    throw Error(ErrorKind::kNonFinite,
+                fmt::format("{}, and the last checkpoint is from before it. The rows of the step: {}. Look at these "
+                            "rows, or lower training.learning_rate",
+                            what, describe_rows(batches_.micro_batches)));
   }
 
   void rotate() {
@@ -114,14 +212,15 @@ class TrainingLoop {
             .step_seconds = seconds,
             .data_wait_seconds = waited,
             .peak_memory_bytes = peak_memory_bytes(setup_.device),
-            .device = setup_.origin.device};
+            .device = setup_.origin.device,
+            .sample_ids = ids_of(batches_)};
   }
 
   const RunConfig& config_;
   const TrainSetup& setup_;
   Gemma& model_;
   CheckpointFolders& checkpoints_;
-  MetricsFile& metrics_;
+  RunRows& rows_;
   RunObserver& observer_;
   TrainState state_;
   Optimizer optimizer_;
@@ -129,6 +228,9 @@ class TrainingLoop {
   Checkpointer checkpointer_;
   BatchStream stream_;
   std::optional<Evaluator> evaluator_;  // when there is validation data
+  StepWatch watch_;
+  StepBatches batches_;     // of the last step
+  int64_t saved_step_ = 0;  // the newest checkpoint's
 };
 
 RunResult stopped(const TrainRequest& request, const TrainState& state) {
@@ -151,6 +253,56 @@ RunResult completed(const TrainRequest& request, const RunCompletion& completion
           .signal = 0};
 }
 
+// One run in a folder that is locked. `state` is kept up to date as far as a stop needs it.
+RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, RunObserver& observer, TrainState& state) {
+  const RunConfig& config = request.loaded.config;
+  const fs::path& folder = request.place.folder;
+
+  // What the run is made of, and where it stands.
+  if (config.training.deterministic) use_deterministic_kernels();
+  SkippedRows skipped(folder, files);
+  TrainSetup setup;
+  with_memory_errors_explained({"reading the data"}, [&] {
+    setup = prepare_training(request, observer, [&](const RowProblem& row) { skipped.add(row); });
+  });
+  CheckpointFolders checkpoints(folder, request.place.id, config.output.keep_checkpoints, files);
+  std::optional<ResumePoint> resume;
+  with_memory_errors_explained({"verifying the checkpoints"}, [&] {
+    checkpoints.open();
+    remove_left_overs(folder / kFinalModelName, files);
+    resume = find_resume_point(request, checkpoints, setup.origin, observer);
+  });
+  write_file_durably(files, folder / "config.yaml", to_yaml(config));
+  skipped.publish();
+  write_data_report(folder, setup, files);
+  write_run_description(folder, request, setup, "running", files);
+
+  if (resume) state = resume->state;
+  try {
+    at::manual_seed(config.training.seed);
+    Gemma model = load_model(setup, config, request.loaded.file);
+    choose_activation_checkpointing(model, setup, config, observer);
+    if (!setup.device.is_cpu()) observer.on_note(model.describe_kernels());
+    std::optional<TrainingLoop> loop;
+    with_memory_errors_explained({"making the optimizer"},
+                                 [&] { loop.emplace(request, setup, model, checkpoints, rows, files, observer); });
+    if (resume) loop->continue_from(*resume);
+    state = loop->run();
+    loop.reset();  // gradients and moments are gone before the export needs room
+    throw_if_stopped();
+    RunCompletion completion;
+    with_memory_errors_explained({"writing final_model"}, [&] {
+      completion = export_final_model(request, setup, state, checkpoints, model, files, observer);
+    });
+    write_run_description(folder, request, setup, "finished", files);
+    observer.on_finish();
+    return completed(request, completion, completion.early_stopped ? RunOutcome::kEarlyStopped : RunOutcome::kFinished);
+  } catch (const StopRequested&) {
+    write_run_description(folder, request, setup, "stopped", files);
+    throw;
+  }
+}
+
 }  // namespace
 
 RunResult run_training(const TrainRequest& request, FileSystem& files, const std::vector<RunObserver*>& observers) {
@@ -161,43 +313,16 @@ RunResult run_training(const TrainRequest& request, FileSystem& files, const std
     const auto completion = find_completion(folder, request.place.id, config);
     if (completion) return completed(request, *completion, RunOutcome::kAlreadyFinished);
   }
-  MetricsFile metrics(folder, files);
-  std::vector<RunObserver*> everyone = {&metrics};
+  RunRows rows(folder, config.output.log_samples, files);
+  std::vector<RunObserver*> everyone = rows.observers();
   everyone.insert(everyone.end(), observers.begin(), observers.end());
   ObserverGroup observer(everyone);
-
-  // What the run is made of, and where it stands.
-  if (config.training.deterministic) use_deterministic_kernels();
-  SkippedRows skipped(folder, files);
-  const TrainSetup setup = prepare_training(request, observer, [&](const RowProblem& row) { skipped.add(row); });
-  if (stop_signal() != 0) return stopped(request, {});
-  CheckpointFolders checkpoints(folder, request.place.id, config.output.keep_checkpoints, files);
-  checkpoints.open();
-  remove_left_overs(folder / kFinalModelName, files);
-  const std::optional<ResumePoint> resume = find_resume_point(request, checkpoints, setup.origin, observer);
-  write_file_durably(files, folder / "config.yaml", to_yaml(config));
-  skipped.publish();
-  write_data_report(folder, setup, files);
-  write_run_description(folder, request, setup, "running", files);
-
-  at::manual_seed(config.training.seed);
-  Gemma model = load_model(setup, config, request.loaded.file);
-  choose_activation_checkpointing(model, setup, config, observer);
-  if (!setup.device.is_cpu()) observer.on_note(model.describe_kernels());
   TrainState state;
-  {
-    TrainingLoop loop(config, setup, model, checkpoints, metrics, files, observer);
-    if (resume) loop.continue_from(*resume);
-    state = loop.run();
-  }  // gradients and moments are gone before the export needs room
-  if (stop_signal() != 0) {
-    write_run_description(folder, request, setup, "stopped", files);
+  try {
+    return run(request, files, rows, observer, state);
+  } catch (const StopRequested&) {
     return stopped(request, state);
   }
-  const RunCompletion completion = export_final_model(request, setup, state, checkpoints, model, files, observer);
-  write_run_description(folder, request, setup, "finished", files);
-  observer.on_finish();
-  return completed(request, completion, completion.early_stopped ? RunOutcome::kEarlyStopped : RunOutcome::kFinished);
 }
 
 }  // namespace gemma_sft

@@ -11,6 +11,7 @@
 #include "configs/load_config.h"
 #include "trainer/run/run_directory.h"
 #include "trainer/run/run_observer.h"
+#include "trainer/step_watch.h"
 
 namespace gemma_sft {
 
@@ -23,6 +24,7 @@ struct TrainRequest {
   std::optional<std::filesystem::path> resume_folder;  // --resume DIR: a checkpoint folder
   std::set<AllowedChange> allowed_changes;
   std::string device = "auto";  // auto | cpu | cuda[:N]
+  OnStall on_stall = nullptr;   // hears of a step that takes longer than training.step_timeout; see StepWatch
 };
 
 enum class RunOutcome { kFinished, kAlreadyFinished, kStopped, kEarlyStopped };

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <thread>
+#include <vector>
 
 namespace gemma_sft {
 namespace {
@@ -19,15 +20,26 @@ extern "C" void note_signal(int number) {
   if (!first_signal.compare_exchange_strong(none, number)) _exit(128 + number);
 }
 
-sigset_t stop_signals() {
+// Decided at the first call, before a handler is there.
+const std::vector<int>& stop_signals() {
+  static const std::vector<int> numbers = [] {
+    std::vector<int> all = {SIGTERM, SIGINT, SIGUSR1};
+    struct sigaction before = {};
+    if (sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) all.push_back(SIGHUP);
+    return all;
+  }();
+  return numbers;
+}
+
+sigset_t stop_signal_set() {
   sigset_t set;
   sigemptyset(&set);
-  for (int number : {SIGTERM, SIGINT}) sigaddset(&set, number);
+  for (const int number : stop_signals()) sigaddset(&set, number);
   return set;
 }
 
 void wait_for_signals() {
-  const sigset_t set = stop_signals();
+  const sigset_t set = stop_signal_set();
   for (int number = 0;;) {
     if (sigwait(&set, &number) == 0) note_signal(number);
   }
@@ -42,8 +54,8 @@ void install_stop_signals() {
   action.sa_handler = note_signal;
   sigemptyset(&action.sa_mask);
   action.sa_flags = SA_RESTART;
-  for (int number : {SIGTERM, SIGINT}) sigaction(number, &action, nullptr);
-  const sigset_t set = stop_signals();
+  for (const int number : stop_signals()) sigaction(number, &action, nullptr);
+  const sigset_t set = stop_signal_set();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);  // threads started from here on inherit it
   static const bool waiting = [] {
     std::thread(wait_for_signals).detach();
@@ -53,5 +65,9 @@ void install_stop_signals() {
 }
 
 int stop_signal() { return first_signal; }
+
+void throw_if_stopped() {
+  if (stop_signal() != 0) throw StopRequested{};
+}
 
 }  // namespace gemma_sft

@@ -106,14 +106,14 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
   IndexOptions options = make_index_options(config, setup.model_config.vocab_size, max_seq_length);
   options.on_skipped = on_skipped;
   setup.index = std::make_shared<DatasetIndex>(index_dataset(rows.string(), *setup.tokenizer, options));
-  if (stop_signal() != 0) return setup;
+  throw_if_stopped();
   tell_about(*setup.index, observer);
   if (config.dataset.validation_path) {
     const fs::path file = require_validation_file(*config.dataset.validation_path, config_file);
     options.validation_fraction = 0;
     options.max_samples.reset();
     setup.validation_index = std::make_shared<DatasetIndex>(index_dataset(file.string(), *setup.tokenizer, options));
-    if (stop_signal() != 0) return setup;
+    throw_if_stopped();
     setup.validation_rows = setup.validation_index->train;
     observer.on_note(fmt::format("{}: {} rows to validate on with {} target tokens", file.string(),
                                  setup.validation_rows.size(), count_targets(setup.validation_rows)));
@@ -131,7 +131,7 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
                   .data_sha256 = setup.index->sha256,
                   .validation_sha256 = config.dataset.validation_path ? setup.validation_index->sha256 : "",
                   .tokenizer_sha256 = setup.tokenizer->model_sha256(),
-                  .model_sha256 = model_sha256(setup.model_folder),
+                  .model_sha256 = model_sha256(setup.model_folder, throw_if_stopped),
                   .model_folder = fs::weakly_canonical(setup.model_folder).string(),
                   .device = describe_device(setup.device),
                   .threads = at::get_num_threads(),
@@ -148,7 +148,7 @@ Gemma load_model(const TrainSetup& setup, const RunConfig& config, const fs::pat
   std::optional<Gemma> model;
   with_memory_errors_explained({"loading the model"}, [&] {
     model.emplace(setup.model_config, options);
-    load_weights(*model, setup.model_folder);
+    load_weights(*model, setup.model_folder, throw_if_stopped);
     if (lora) model->add_lora(lora_options(config.lora), config.training.seed);
     if (lora && config.lora.init_from) {
       load_adapter(*model, find_configured_path(*config.lora.init_from, config_file).value_or(*config.lora.init_from));

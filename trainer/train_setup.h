@@ -34,12 +34,12 @@ struct TrainSetup {
 };
 
 // Reads and checks everything that can be checked without the weights. What the user should know goes to `observer`:
-// files used, numbers of rows and targets, rows skipped or cut. Ends early when stop_signal() says so; the caller
-// looks. `on_skipped` hears of each row that is left out, in file order.
+// files used, numbers of rows and targets, rows skipped or cut. Throws StopRequested when a stop signal came.
+// `on_skipped` hears of each row that is left out, in file order.
 TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
                             const std::function<void(const RowProblem&)>& on_skipped = nullptr);
 
-// The model with its base weights, and its adapter when there is one: what step 0 starts from.
+// The model with its base weights, and its adapter when there is one: what step 0 starts from. Throws StopRequested.
 Gemma load_model(const TrainSetup& setup, const RunConfig& config, const std::filesystem::path& config_file);
 
 // With training.activation_checkpointing: auto, decides by the memory that is left beside the loaded weights how many

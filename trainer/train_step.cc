@@ -12,6 +12,7 @@
 #include "configs/error.h"
 #include "model/chunked_cross_entropy.h"
 #include "model/device_batch.h"
+#include "trainer/device.h"
 #include "trainer/training_failure.h"
 
 namespace gemma_sft {
@@ -20,17 +21,29 @@ TrainStep::TrainStep(Gemma& model, Optimizer& optimizer, const TrainStepOptions&
     : model_(model), optimizer_(optimizer), options_(options) {}
 
 void TrainStep::accumulate(const PackedBatch& batch, int64_t step) {
-  with_memory_errors_explained({"forward and backward pass", step, &batch}, [&] {
-    const DeviceBatch on_device = to_device(batch, model_.options().device);
-    const at::Tensor hidden = model_.forward(on_device);
-    const at::Tensor loss = chunked_cross_entropy(hidden, model_.head_weight(), on_device.target_rows,
-                                                  on_device.targets.index_select(0, on_device.target_rows),
-                                                  {.logit_softcap = model_.config().logit_softcap});
-    loss.backward();
-    losses_.push_back(loss.detach());
-  });
+  with_memory_errors_explained({"forward and backward pass", step, &batch},
+                               [&] { losses_.push_back(forward_and_backward(batch)); });
   tokens_ += batch.real_tokens;
   target_tokens_ += batch.target_tokens;
+}
+
+void TrainStep::rehearse(const PackedBatch& batch, int64_t times, int64_t step) {
+  with_memory_errors_explained(
+      {"preflight of the largest micro-batch of the run: forward and backward pass", step, &batch}, [&] {
+        for (int64_t i = 0; i < times; ++i) forward_and_backward(batch);
+        wait_for_device(model_.options().device);
+      });
+  optimizer_.drop_gradients();
+}
+
+at::Tensor TrainStep::forward_and_backward(const PackedBatch& batch) {
+  const DeviceBatch on_device = to_device(batch, model_.options().device);
+  const at::Tensor hidden = model_.forward(on_device);
+  const at::Tensor loss = chunked_cross_entropy(hidden, model_.head_weight(), on_device.target_rows,
+                                                on_device.targets.index_select(0, on_device.target_rows),
+                                                {.logit_softcap = model_.config().logit_softcap});
+  loss.backward();
+  return loss.detach();
 }
 
 StepStats TrainStep::apply(double rate, const std::vector<PackedBatch>& batches, int64_t step) {
@@ -54,7 +67,8 @@ StepStats TrainStep::apply(double rate, const std::vector<PackedBatch>& batches,
         ErrorKind::kNonFinite,
         fmt::format("step {}: loss {}, gradient norm {}: not finite; nothing was updated. The rows of the step: {}. "
                     "Look at these rows, lower training.learning_rate, or set training.on_nonfinite: skip",
-                    step, stats.loss, stats.grad_norm, describe_rows(batches)));
+                    step, without_sign_of_nan(stats.loss), without_sign_of_nan(stats.grad_norm),
+                    describe_rows(batches)));
   }
   return stats;
 }

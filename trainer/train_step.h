@@ -40,6 +40,10 @@ class TrainStep {
   // Forward and backward of one micro-batch. `step` (from 1) is for messages. Throws Error(kOutOfMemory).
   void accumulate(const PackedBatch& batch, int64_t step);
 
+  // Forward and backward of a micro-batch of `step` for the memory it takes, `times` times over the same gradients as
+  // in a step of so many; nothing of it is kept. Throws Error(kOutOfMemory).
+  void rehearse(const PackedBatch& batch, int64_t times, int64_t step);
+
   // Norm, clipping and update with learning rate `rate`; gradients are gone afterwards. A loss or norm that is not
   // finite throws Error(kNonFinite), naming `step` and the rows, before anything has changed; with on_nonfinite: skip
   // the step is marked skipped and weights and moments stay as they are. `batches` are those accumulated.
@@ -52,6 +56,7 @@ class TrainStep {
     at::Tensor divisor;        // fp32: targets / clipping coefficient, that of torch.nn.utils.clip_grad_norm_
     at::Tensor skip;           // fp32: 1 where loss or norm is not finite
   };
+  at::Tensor forward_and_backward(const PackedBatch& batch);  // the loss: a scalar on the device
   Sums sum_up(double targets) const;
 
   Gemma& model_;

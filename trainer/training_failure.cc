@@ -2,13 +2,17 @@
 
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <algorithm>
+#include <cmath>
 #include <new>
 #include <optional>
 #include <regex>
+#include <system_error>
 
 #include "configs/error.h"
+#include "trainer/allocation_failure.h"
 
 namespace gemma_sft {
 namespace {
@@ -21,27 +25,46 @@ std::string amount_asked(const std::string& message) {
 }
 
 bool says_out_of_memory(const std::string& message) {
-  for (const char* words :
-       {"can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED"}) {
+  // "primitive": oneDNN found no room for a kernel's code or scratch space, and says no more than that.
+  for (const char* words : {"can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+                            "could not create a primitive", "could not execute a primitive"}) {
     if (message.find(words) != std::string::npos) return true;
   }
   return false;
+}
+
+// Where the process has less address space than the machine has memory, that is what ran out.
+std::string describe_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return "";
+  return fmt::format(" This process is limited to {} bytes of address space (ulimit -v).", limit.rlim_cur);
+}
+
+// ", the longest of 3500 tokens at data/train.jsonl:9 (id b)"
+std::string describe_longest(const PackedBatch& batch) {
+  const auto& lengths = batch.document_lengths;
+  if (lengths.empty()) return "";
+  const auto longest = static_cast<size_t>(std::max_element(lengths.begin(), lengths.end()) - lengths.begin());
+  std::string text = fmt::format(", the longest of {} tokens", lengths[longest]);
+  if (longest < batch.row_lines.size()) {
+    text += fmt::format(" at {}:{} (id {})", batch.file, batch.row_lines[longest], batch.row_ids[longest]);
+  }
+  return text;
 }
 
 std::string explain(const WorkPlace& place, const std::string& asked) {
   std::string where = place.phase;
   if (place.step > 0) where += fmt::format(", step {}", place.step);
   if (place.batch != nullptr) {
-    const auto& lengths = place.batch->document_lengths;
-    const int64_t longest = lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end());
-    where += fmt::format(", micro-batch of {} examples with {} tokens, the longest of {} tokens",
-                         place.batch->documents(), place.batch->tokens(), longest);
+    where += fmt::format(", micro-batch of {} examples with {} tokens{}", place.batch->documents(),
+                         place.batch->tokens(), describe_longest(*place.batch));
   }
   return fmt::format(
       "out of memory ({}): tried to allocate {}. Reduce training.batch_size (16 -> 8 -> 4) and set "
       "training.gradient_accumulation_steps: 4 to keep the step's size, set training.activation_checkpointing: true or "
-      "lora.rank, lower model.max_seq_length, or use a larger accelerator. Checkpoints saved so far are intact.",
-      where, asked);
+      "lora.rank, lower model.max_seq_length, or use a larger accelerator (tpu-v3-8 -> tpu-v3-32 on the job service). "
+      "Checkpoints saved so far are intact.{}",
+      where, asked, describe_limit());
 }
 
 }  // namespace
@@ -50,16 +73,33 @@ void with_memory_errors_explained(const WorkPlace& place, const std::function<vo
   std::optional<std::string> asked;
   try {
     work();
+  } catch (const Error&) {
+    throw;
   } catch (const c10::OutOfMemoryError& error) {
     asked = amount_asked(error.what_without_backtrace());
   } catch (const c10::Error& error) {
     if (!says_out_of_memory(error.what_without_backtrace())) throw;
     asked = amount_asked(error.what_without_backtrace());
+  } catch (const AllocationFailure& error) {
+    asked = fmt::format("{} bytes", error.bytes);
   } catch (const std::bad_alloc&) {
     asked = "an unknown amount";
+  } catch (const std::system_error& error) {
+    if (error.code() == std::errc::resource_unavailable_try_again) {
+      asked = "the stack of a thread";
+    } else if (error.code() == std::errc::not_enough_memory) {  // of a folder's listing, for instance
+      asked = fmt::format("an unknown amount ({})", error.code().message());
+    } else {
+      throw;
+    }
+  } catch (const std::exception& error) {
+    if (!says_out_of_memory(error.what())) throw;
+    asked = fmt::format("an unknown amount ({})", error.what());
   }
   if (asked) throw Error(ErrorKind::kOutOfMemory, explain(place, *asked));
 }
+
+double without_sign_of_nan(double number) { return std::isnan(number) ? std::fabs(number) : number; }
 
 std::string describe_rows(const std::vector<PackedBatch>& batches) {
   constexpr int64_t kMostNamed = 20;

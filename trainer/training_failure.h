@@ -18,10 +18,13 @@ struct WorkPlace {
   const PackedBatch* batch = nullptr;  // not owned
 };
 
-// Runs `work`. std::bad_alloc, LibTorch's out-of-memory error and its CPU allocator's failure become
-// Error(kOutOfMemory) with phase, step, batch, longest row, bytes asked for and what to change; everything else passes
-// through.
+// Runs `work`. std::bad_alloc, LibTorch's out-of-memory error, its CPU allocator's failure, oneDNN's and that of a new
+// thread become Error(kOutOfMemory) with phase, step, batch, longest row, bytes asked for and what to change;
+// everything else passes through.
 void with_memory_errors_explained(const WorkPlace& place, const std::function<void()>& work);
+
+// A number for messages: NaN has a sign, which says nothing.
+double without_sign_of_nan(double number);
 
 // "data/train.jsonl:3 (id a), data/train.jsonl:9 (id b)": the rows of the batches, at most 20 and how many more.
 std::string describe_rows(const std::vector<PackedBatch>& batches);

@@ -41,15 +41,10 @@ void advance(TrainState& state, const StepBatches& batches, const StepStats& sta
   state.skipped_in_a_row = stats.skipped ? state.skipped_in_a_row + 1 : 0;
 }
 
-bool evaluate(Evaluator& evaluator, TrainState& state, RunObserver& observer) {
+bool evaluate(Evaluator& evaluator, TrainState& state, StepWatch& watch_steps, RunObserver& observer) {
   const Stopwatch watch;
-  const std::optional<EvaluationLoss> loss = evaluator.run();
+  const std::optional<EvaluationLoss> loss = evaluator.run(state.step, &watch_steps);
   if (!loss) return false;
-  if (!std::isfinite(loss->sum)) {
-    throw Error(ErrorKind::kNonFinite,
-                fmt::format("step {}: the evaluation loss is {}; the last checkpoint is from before it", state.step,
-                            loss->sum));
-  }
   const bool improved = !state.best || loss->mean() < state.best->loss;
   if (improved) state.best = BestEvaluation{state.step, loss->mean()};
   state.evaluations_without_improvement = improved ? 0 : state.evaluations_without_improvement + 1;

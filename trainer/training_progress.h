@@ -26,6 +26,6 @@ void check_skipped(const TrainState& state, const StepBatches& batches, RunObser
 
 // Evaluates and takes down the result; true when it is the best so far. When a stop signal comes in between `state`
 // stays as it is: the evaluation is made up for after the restart. Throws Error(kNonFinite).
-bool evaluate(Evaluator& evaluator, TrainState& state, RunObserver& observer);
+bool evaluate(Evaluator& evaluator, TrainState& state, StepWatch& watch_steps, RunObserver& observer);
 
 }  // namespace gemma_sft

@@ -90,6 +90,39 @@ int64_t steps_in_epoch(const DatasetIndex& index, const BatchOptions& options, i
   return (micro_batches - 1) / options.accumulation + 1;
 }
 
+LargestMicroBatch find_largest_micro_batch(const DatasetIndex& index, const BatchOptions& options,
+                                           const DataCursor& from, int64_t steps) {
+  require_options(options);
+  const auto rows = static_cast<int64_t>(index.train.size());
+  LargestMicroBatch largest;
+  DataCursor at = from;
+  std::optional<SampleOrder> order;
+  const auto tokens_at = [&](int64_t position) -> int64_t {
+    return index.train[static_cast<size_t>(order->at(position))].tokens;
+  };
+  int64_t looked_at = 0;
+  for (int64_t step = 0; step < steps && rows > 0 && looked_at < kMostRowsLookedAt; ++step) {
+    if (at.position >= rows) at = {at.epoch + 1, 0, 0};
+    if (!order || at.position == 0) order.emplace(options.seed, at.epoch, rows, options.shuffle);
+    const DataCursor step_start = at;
+    for (int64_t micro = 0; micro < options.accumulation && at.position < rows; ++micro) {
+      const int64_t count = rows_of_micro_batch(at.position, rows, options, tokens_at);
+      int64_t total = 0;
+      int64_t longest = 0;
+      for (int64_t i = 0; i < count; ++i) {
+        total += tokens_at(at.position + i);
+        longest = std::max(longest, tokens_at(at.position + i));
+      }
+      const int64_t places = options.pack.packing ? total : longest * count;
+      if (places > largest.places) largest = {step_start, step, static_cast<size_t>(micro), places};
+      at.position += count;
+      looked_at += count;
+    }
+    ++at.step_in_epoch;
+  }
+  return largest;
+}
+
 struct BatchStream::State {
   std::shared_ptr<const DatasetIndex> index;
   std::shared_ptr<const Tokenizer> tokenizer;

@@ -51,6 +51,19 @@ struct StepBatches {
 // counts them. Throws Error(kUsage) when batch_tokens is less than the longest row, as do the constructors below.
 int64_t steps_in_epoch(const DatasetIndex& index, const BatchOptions& options, int64_t epoch);
 
+// The micro-batch with the most places, padding included, among those of the next `steps` steps from `from` on; the
+// first of equals. Reads the index alone, and looks at no more than kMostRowsLookedAt rows: a run over more is taken to
+// hold nothing larger.
+struct LargestMicroBatch {
+  DataCursor step_start;    // where a stream stands before the step that it is part of
+  int64_t steps_ahead = 0;  // that step's number from `from` on, from 0
+  size_t micro_batch = 0;   // its place in that step
+  int64_t places = 0;
+};
+inline constexpr int64_t kMostRowsLookedAt = 20'000'000;
+LargestMicroBatch find_largest_micro_batch(const DatasetIndex& index, const BatchOptions& options,
+                                           const DataCursor& from, int64_t steps);
+
 // One consumer thread. Errors of the prefetch thread (a file that vanished, a row that changed: Error(kData),
 // Error(kIo)) are rethrown by next() in their turn, after the steps that came before. The thread starts with the first
 // next() and blocks all signals.

@@ -101,19 +101,19 @@ size_t fields_of_run_config() {
   const auto& [manifest, data, format, validation, fraction, bad, on_long, samples, control] = config.dataset;
   const auto& [steps, epochs, size, tokens, accumulation, rate, scheduler, floor, warm, ratio, decay, beta1, beta2,
                epsilon, norm, seed, precision, stochastic, shuffle, packing, checkpointing, deterministic, nonfinite,
-               optimizer] = config.training;
+               preflight, timeout_of_step, optimizer] = config.training;
   const auto& [rank, alpha, dropout, modules, rslora, from] = config.lora;
   const auto& [every, best, patience] = config.evaluation;
-  const auto& [run_dir, checkpoint, keep, dtype] = config.output;
+  const auto& [run_dir, checkpoint, keep, dtype, log_samples] = config.output;
   const auto& [present, url, project, experiment, spot, timeout, most_usd, kept] = config.tunix;
   const auto count = [](const auto&... fields) { return sizeof...(fields); };
   return count(base_model, revision, max_seq_length, accelerator, region) +
          count(manifest, data, format, validation, fraction, bad, on_long, samples, control) +
          count(steps, epochs, size, tokens, accumulation, rate, scheduler, floor, warm, ratio, decay, beta1, beta2,
                epsilon, norm, seed, precision, stochastic, shuffle, packing, checkpointing, deterministic, nonfinite,
-               optimizer) +
+               preflight, timeout_of_step, optimizer) +
          count(rank, alpha, dropout, modules, rslora, from) + count(every, best, patience) +
-         count(run_dir, checkpoint, keep, dtype) +
+         count(run_dir, checkpoint, keep, dtype, log_samples) +
          count(present, url, project, experiment, spot, timeout, most_usd, kept);
 }
 
@@ -178,6 +178,8 @@ TEST(Settings, TheKeysOfTheIssueAreTheKeysOfTheTable) {
                                              "training.activation_checkpointing",
                                              "training.deterministic",
                                              "training.on_nonfinite",
+                                             "training.preflight",
+                                             "training.step_timeout",
                                              "training.optimizer",
                                              "lora.rank",
                                              "lora.alpha",
@@ -192,6 +194,7 @@ TEST(Settings, TheKeysOfTheIssueAreTheKeysOfTheTable) {
                                              "output.checkpoint_every",
                                              "output.keep_checkpoints",
                                              "output.model_dtype",
+                                             "output.log_samples",
                                              "tunix.api_base_url",
                                              "tunix.project_id",
                                              "tunix.experiment_name",
@@ -219,7 +222,8 @@ TEST(Settings, TheExampleOfAKeyChangesThatKeyAlone) {
     }
     EXPECT_NE(to_yaml(loaded.config), to_yaml(without));
     const bool is_output = setting.key.compare(0, 7, "output.") == 0;
-    EXPECT_EQ(identity_yaml(loaded.config) == identity_yaml(without), is_output);
+    const bool guards = setting.key == "training.preflight" || setting.key == "training.step_timeout";
+    EXPECT_EQ(identity_yaml(loaded.config) == identity_yaml(without), is_output || guards);
     EXPECT_EQ(loaded.origins.at(setting.key).substr(0, folder.path().string().size()), folder.path().string());
   }
 }

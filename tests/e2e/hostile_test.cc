@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@
 #include "data/text/sentencepiece_model.h"
 #include "model/weight_files.h"
 #include "tests/e2e/process.h"
+#include "tests/testing/suite_count.h"
 #include "tests/testing/temp_dir.h"
 
 namespace gemma_sft {
@@ -88,9 +90,17 @@ struct Refusal {
   std::string message;  // part of it
 };
 
-int refused = 0;  // by this process, for the record
+// Says aloud how many files this program was given.
+class Counted : public ::testing::Environment {
+ public:
+  void SetUp() override { count.emplace("rel-S3 hostile files refused in a second of processor time and 64 MB"); }
+  void TearDown() override { count.reset(); }
+  std::optional<SuiteCount> count;
+};
+Counted* const counted = dynamic_cast<Counted*>(::testing::AddGlobalTestEnvironment(new Counted));
 
 void expect_refused(const ProcessResult& result, const Refusal& expected, const std::string& what) {
+  const bool was_good = !::testing::Test::HasFailure();
   EXPECT_EQ(result.signal, 0) << what << ": " << result.err.substr(0, 2000);
   EXPECT_FALSE(result.timed_out) << what;
   EXPECT_EQ(result.exit_code, expected.exit_code) << what << ": " << result.err.substr(0, 2000);
@@ -101,7 +111,7 @@ void expect_refused(const ProcessResult& result, const Refusal& expected, const 
   EXPECT_LT(result.cpu_seconds, 1.0) << what;
   EXPECT_LT(result.peak_memory_bytes, 64 << 20) << what;
 #endif
-  ++refused;
+  counted->count->add(was_good && !::testing::Test::HasFailure());
 }
 
 class Hostile : public ::testing::Test {
@@ -114,7 +124,6 @@ class Hostile : public ::testing::Test {
     dir_.write("c.yaml", "model: {base_model: good}\ndataset: {data_path: rows.jsonl}\n");
     ASSERT_EQ(::mkfifo((dir_ / "pipe").c_str(), 0600), 0);
   }
-  void TearDown() override { RecordProperty("refused", refused); }
 
   // The good model folder with one file replaced.
   fs::path model_with(const std::string& name, const std::string& bytes) {

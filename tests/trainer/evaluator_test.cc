@@ -17,7 +17,7 @@ class EvaluatorTest : public ::testing::Test {
     install_stop_signals();
   }
   EvaluationLoss loss(const BatchOptions& options) {
-    return *Evaluator(model_, index_, index_->train, tokenizer_, options).run();
+    return *Evaluator(model_, index_, index_->train, tokenizer_, options).run(1);
   }
 
   TinyRun tiny_;
@@ -45,17 +45,17 @@ TEST_F(EvaluatorTest, weighs_tokens_and_not_rows) {
 
 TEST_F(EvaluatorTest, leaves_no_gradient_and_may_be_run_again) {
   Evaluator evaluator(model_, index_, index_->train, tokenizer_, {});
-  const double first = evaluator.run()->sum;
-  EXPECT_EQ(evaluator.run()->sum, first);
+  const double first = evaluator.run(1)->sum;
+  EXPECT_EQ(evaluator.run(1)->sum, first);
   for (const Parameter& parameter : model_.trainable_parameters()) EXPECT_FALSE(parameter.tensor.grad().defined());
 }
 
 TEST_F(EvaluatorTest, a_signal_ends_it_without_a_result) {
   Evaluator evaluator(model_, index_, index_->train, tokenizer_, {});
   send_stop_signal(SIGINT);
-  EXPECT_FALSE(evaluator.run());
+  EXPECT_FALSE(evaluator.run(1));
   install_stop_signals();
-  EXPECT_TRUE(evaluator.run());
+  EXPECT_TRUE(evaluator.run(1));
 }
 
 }  // namespace

@@ -102,16 +102,11 @@ TEST_P(ResumeMatrixTest, stopped_after_any_step_and_restarted_gives_the_same_byt
   }
 }
 
+// What the matrix of resume_matrix_test.cc does not hold.
 INSTANTIATE_TEST_SUITE_P(
     all, ResumeMatrixTest,
-    ::testing::Values(Assignments{}, Assignments{"threads"}, Assignments{"training.packing=false"},
-                      Assignments{"training.shuffle=false"},
-                      Assignments{"training.batch_size=1", "training.gradient_accumulation_steps=2"},
-                      Assignments{"training.batch_size=null", "training.batch_tokens=150"},
-                      Assignments{"training.precision=bf16"},
-                      Assignments{"training.precision=bf16_mixed", "training.packing=false"},
+    ::testing::Values(Assignments{"threads"}, Assignments{"training.batch_size=null", "training.batch_tokens=150"},
                       Assignments{"training.activation_checkpointing=true"}, Assignments{"training.deterministic=true"},
-                      Assignments{"lora.rank=2", "lora.dropout=0.3"},
                       Assignments{"lora.rank=2", "lora.dropout=0.3", "training.precision=bf16",
                                   "training.activation_checkpointing=true", "training.packing=false"},
                       Assignments{"dataset.validation_fraction=0.3", "evaluation.keep_best=true"}));

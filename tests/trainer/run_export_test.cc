@@ -3,11 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <limits>
+
 #include "configs/error.h"
 #include "data/files/safetensors.h"
 #include "data/files/sha256.h"
 #include "model/weights.h"
 #include "tests/testing/failing_file_system.h"
+#include "tests/trainer/send_signal.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/run_generation.h"
 #include "trainer/stop_signal.h"
@@ -100,6 +106,39 @@ TEST_F(RunExportTest, what_cannot_be_exported_is_refused_with_the_reason) {
   EXPECT_THAT(message(tiny_.files() / "absent", "b", ExportedForm::kModel), HasSubstr("not found"));
   EXPECT_THAT(message(tiny_.files() / "tokenizer", "c", ExportedForm::kModel), HasSubstr("neither a run folder"));
   EXPECT_FALSE(fs::exists(tiny_.files() / "a"));
+}
+
+// Puts the four bytes of `number` into the last weight of a safetensors file.
+void end_with(const fs::path& file, float number) {
+  std::string bytes = read_file(file);
+  std::memcpy(bytes.data() + bytes.size() - sizeof(number), &number, sizeof(number));
+  std::ofstream(file, std::ios::binary) << bytes;
+}
+
+TEST_F(RunExportTest, weights_that_are_not_finite_are_not_exported) {
+  train({"lora.rank=2", "training.max_steps=1"});
+  for (const float number : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    end_with(tiny_.run_folder() / "final_model/adapter_model.safetensors", number);
+    end_with(tiny_.base_model() / "model.safetensors", number);
+    for (const auto& [input, form] : {std::pair{tiny_.base_model(), ExportedForm::kModel},
+                                      std::pair{tiny_.run_folder() / "final_model", ExportedForm::kAdapter}}) {
+      try {
+        run(input, "out", form);
+        ADD_FAILURE() << "exported " << input;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::kNonFinite);
+        EXPECT_THAT(error.what(), HasSubstr("weight: holds NaN or an infinite number"));
+      }
+      EXPECT_FALSE(fs::exists(tiny_.files() / "out"));
+    }
+    EXPECT_THROW(greedy(tiny_.base_model()), Error);
+  }
+}
+
+TEST_F(RunExportTest, a_stop_signal_leaves_no_folder_behind) {
+  send_stop_signal(SIGTERM);
+  EXPECT_THROW(run(tiny_.base_model(), "out"), StopRequested);
+  EXPECT_FALSE(fs::exists(tiny_.files() / "out"));
 }
 
 TEST_F(RunExportTest, a_failing_disk_leaves_no_folder_behind) {

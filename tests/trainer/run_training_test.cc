@@ -62,7 +62,7 @@ TEST_F(RunTrainingTest, leaves_what_the_documentation_says) {
   EXPECT_EQ(result.final_model, tiny_.run_folder() / "final_model");
   EXPECT_THAT(names_in(tiny_.run_folder()),
               ElementsAre("checkpoint-16", "checkpoint-18", "completed.json", "config.yaml", "data_report.json",
-                          "final_model", "metrics.jsonl", "run.lock", "run_manifest.json"));
+                          "final_model", "metrics.jsonl", "run.lock", "run_manifest.json", "samples.jsonl"));
   EXPECT_THAT(names_in(tiny_.run_folder() / "checkpoint-18"),
               ElementsAre("config.yaml", "manifest.json", "model.safetensors", "optimizer.safetensors",
                           "random.safetensors", "state.json"));
@@ -290,6 +290,89 @@ TEST_F(RunTrainingTest, skipping_such_steps_is_bounded) {
   EXPECT_THAT(message, HasSubstr("10 steps in a row"));
   EXPECT_EQ(observer_.steps.size(), 10u);
   EXPECT_TRUE(std::isnan(observer_.steps[0].loss));
+}
+
+// A LoRA run begins with gradients of zero for A, and an epsilon too small for fp32 then divides zero by zero: loss and
+// norm are fine, and the update makes the weights NaN.
+const std::vector<std::string> kBreaksWeights = {"lora.rank=2", "training.adam_epsilon=1e-60",
+                                                 "training.warmup_steps=0", "training.shuffle=false"};
+
+TEST_F(RunTrainingTest, weights_that_are_not_finite_are_never_saved) {
+  std::vector<std::string> assignments = kBreaksWeights;
+  for (const char* every : {"output.checkpoint_every=1", "output.checkpoint_every=0"}) {
+    fs::remove_all(tiny_.run_folder());
+    assignments.insert(assignments.end(), {"training.max_steps=1", every});
+    std::string message;
+    EXPECT_EQ(kind_of_failure(tiny_.request(assignments), message), ErrorKind::kNonFinite);
+    EXPECT_THAT(message, AllOf(HasSubstr("step 1: base_model.model.model.layers.0."), HasSubstr("holds NaN"),
+                               HasSubstr(tiny_.data().string() + ":1 (id row-0)"), HasSubstr(":2 (id row-1)")));
+    EXPECT_THAT(names_in(tiny_.run_folder()), ::testing::Not(Contains(HasSubstr("checkpoint-"))));
+    EXPECT_FALSE(fs::exists(tiny_.run_folder() / "final_model"));
+  }
+}
+
+TEST_F(RunTrainingTest, weights_that_are_not_finite_stop_the_next_step_before_its_update) {
+  std::vector<std::string> assignments = kBreaksWeights;
+  assignments.push_back("output.checkpoint_every=0");
+  std::string message;
+  EXPECT_EQ(kind_of_failure(tiny_.request(assignments), message), ErrorKind::kNonFinite);
+  EXPECT_THAT(message,
+              AllOf(HasSubstr("step 2: loss nan"), HasSubstr("nothing was updated"), HasSubstr(":3 (id row-2)")));
+}
+
+TEST_F(RunTrainingTest, an_evaluation_loss_that_is_not_finite_names_its_rows) {
+  std::vector<std::string> assignments = kBreaksWeights;
+  assignments.insert(assignments.end(), {"dataset.validation_path=" + tiny_.data().string(), "evaluation.every=1"});
+  std::string message;
+  EXPECT_EQ(kind_of_failure(tiny_.request(assignments), message), ErrorKind::kNonFinite);
+  EXPECT_THAT(message, AllOf(HasSubstr("step 1: the evaluation loss is nan"), HasSubstr(":1 (id row-0)")));
+}
+
+TEST_F(RunTrainingTest, the_preflight_names_the_largest_micro_batch_and_changes_no_byte) {
+  for (const std::vector<std::string>& more : std::vector<std::vector<std::string>>{
+           {"lora.rank=2", "lora.dropout=0.3"},
+           {"training.batch_size=1", "training.gradient_accumulation_steps=2", "training.precision=bf16"}}) {
+    const auto run = [&](const char* preflight) {
+      fs::remove_all(tiny_.run_folder());
+      std::vector<std::string> assignments = more;
+      assignments.insert(assignments.end(), {preflight, "output.keep_checkpoints=100"});
+      observer_ = {};
+      train(assignments);
+      auto digests = digests_of_results(tiny_.run_folder());
+      std::erase_if(digests, [](const auto& entry) {  // the configuration itself is in these
+        return entry.first.ends_with("config.yaml") || entry.first.ends_with("manifest.json");
+      });
+      return std::tuple{digests, lasting_metrics(tiny_.run_folder()), read_file(tiny_.run_folder() / "samples.jsonl")};
+    };
+    const auto with = run("training.preflight=true");
+    EXPECT_THAT(observer_.notes, Contains(HasSubstr("preflight: the largest micro-batch of the run, ")));
+    const auto without = run("training.preflight=false");
+    EXPECT_THAT(observer_.notes, ::testing::Not(Contains(HasSubstr("preflight"))));
+    EXPECT_EQ(with, without);
+  }
+}
+
+TEST_F(RunTrainingTest, the_rows_of_each_step_are_in_samples_jsonl) {
+  train({"training.shuffle=false", "training.batch_size=1", "training.gradient_accumulation_steps=3",
+         "training.max_steps=5"});
+  EXPECT_EQ(read_file(tiny_.run_folder() / "samples.jsonl"),
+            "{\"step\":1,\"micro_batches\":[[\"row-0\"],[\"row-1\"],[\"row-2\"]]}\n"
+            "{\"step\":2,\"micro_batches\":[[\"row-3\"],[\"row-4\"],[\"row-5\"]]}\n"
+            "{\"step\":3,\"micro_batches\":[[\"row-6\"],[\"row-7\"],[\"row-8\"]]}\n"
+            "{\"step\":4,\"micro_batches\":[[\"row-9\"],[\"row-10\"]]}\n"
+            "{\"step\":5,\"micro_batches\":[[\"row-0\"],[\"row-1\"],[\"row-2\"]]}\n");
+  train({"output.log_samples=false", "training.max_steps=1"}, "without");
+  EXPECT_FALSE(fs::exists(tiny_.run_folder("without") / "samples.jsonl"));
+}
+
+TEST_F(RunTrainingTest, a_step_that_takes_too_long_is_named_to_whoever_asked) {
+  TrainRequest request =
+      tiny_.request({"training.step_timeout=1e-6", "training.max_steps=2", "training.preflight=false"});
+  std::vector<std::string> messages;
+  request.on_stall = [&](const std::string& message) { messages.push_back(message); };
+  run_training(request, real_file_system(), {});
+  ASSERT_FALSE(messages.empty());
+  EXPECT_THAT(messages[0], HasSubstr("step 1: not finished after"));
 }
 
 TEST_F(RunTrainingTest, a_signal_finishes_the_step_saves_and_says_so) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -95,6 +96,7 @@ class SettingsEffectTest : public ::testing::Test {
         {"training.warmup_steps", {.after = "4"}},
         {"training.warmup_ratio", {.with = {"training.warmup_steps=null"}, .after = "0.5"}},
         {"training.seed", {.after = "8"}},
+        {"training.step_timeout", {.after = "0.000001"}},
         {"training.on_nonfinite", {.with = {"model.base_model=" + path("poisoned")}, .after = "skip"}},
         {"lora.init_from", {.with = {"lora.rank=4"}, .after = path("adapter_run/final_model")}},
         {"evaluation.every", {.with = {validation}, .after = "1"}},
@@ -134,16 +136,21 @@ class SettingsEffectTest : public ::testing::Test {
   }
 
   // What a run does and leaves, as text.
-  std::string footprint(const TrainRequest& made) {
+  std::string footprint(TrainRequest made) {
     std::string text = "folder " + made.place.folder.string() + "\n";
     text += wants_job_service(made.loaded.config) ? "asks for a job service\n" : "trains here\n";
     RecordingObserver observer;
+    std::atomic<bool> stalled = false;
+    made.on_stall = [&](const std::string&) { stalled = true; };
     try {
       text +=
           "outcome " + std::to_string(static_cast<int>(run_training(made, real_file_system(), {&observer}).outcome));
     } catch (const Error& error) {
       text += std::string("error ") + error.what();
     }
+    text += stalled ? "\na step took too long" : "\n";
+    for (const std::string& note : observer.notes) text += note.starts_with("preflight") ? "\npreflight" : "";
+    text += fs::exists(made.place.folder / "samples.jsonl") ? "\nsamples" : "\n";
     text += at::globalContext().deterministicAlgorithms() ? "\ndeterministic kernels" : "\n";
     at::globalContext().setDeterministicAlgorithms(false, false);
     if (observer.total_steps >= 0) {

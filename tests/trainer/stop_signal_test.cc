@@ -12,7 +12,7 @@ namespace gemma_sft {
 namespace {
 
 TEST(StopSignalTest, the_first_signal_only_sets_the_flag) {
-  for (int number : {SIGTERM, SIGINT}) {
+  for (int number : {SIGTERM, SIGINT, SIGUSR1, SIGHUP}) {
     install_stop_signals();
     EXPECT_EQ(stop_signal(), 0);
     send_stop_signal(number);
@@ -24,7 +24,7 @@ TEST(StopSignalTest, the_first_signal_only_sets_the_flag) {
 
 TEST(StopSignalTest, the_second_signal_ends_the_process_at_once) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  for (int number : {SIGTERM, SIGINT}) {
+  for (int number : {SIGTERM, SIGINT, SIGUSR1, SIGHUP}) {
     EXPECT_EXIT(
         {
           install_stop_signals();
@@ -34,6 +34,27 @@ TEST(StopSignalTest, the_second_signal_ends_the_process_at_once) {
         },
         ::testing::ExitedWithCode(128 + number), "");
   }
+}
+
+TEST(StopSignalTest, a_process_started_with_hangups_ignored_goes_on_ignoring_them) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        signal(SIGHUP, SIG_IGN);  // as nohup does
+        install_stop_signals();
+        kill(getpid(), SIGHUP);
+        send_stop_signal(SIGTERM);
+        _exit(stop_signal());
+      },
+      ::testing::ExitedWithCode(SIGTERM), "");
+}
+
+TEST(StopSignalTest, work_below_a_function_that_could_return_is_left_by_an_exception) {
+  install_stop_signals();
+  throw_if_stopped();
+  send_stop_signal(SIGINT);
+  EXPECT_THROW(throw_if_stopped(), StopRequested);
+  install_stop_signals();
 }
 
 TEST(StopSignalTest, no_thread_that_computes_is_interrupted) {

@@ -11,6 +11,7 @@
 #include "configs/error.h"
 #include "data/batches/batch_stream.h"
 #include "tests/trainer/tiny_run.h"
+#include "trainer/run_tensors.h"
 
 namespace gemma_sft {
 namespace {
@@ -177,6 +178,34 @@ TEST_F(TrainStepTest, a_norm_that_is_not_finite_changes_nothing_and_names_the_ro
       EXPECT_EQ(moments.exp_avg.abs().max().item<float>(), 0.0f);
     }
   }
+}
+
+TEST_F(TrainStepTest, a_rehearsal_leaves_no_trace) {
+  Gemma model = load_tiny_model(tiny_);
+  model.add_lora({.rank = 2, .dropout = 0.5, .target_modules = {"q_proj"}}, 1);
+  model.set_training(true);
+  Optimizer optimizer(model.trainable_parameters(), {});
+  TrainStep step(model, optimizer, {});
+  BatchStream stream(index_, tokenizer_, {.accumulation = 2});
+  const StepBatches batches = stream.next();
+  const auto state_of = [&] {
+    std::vector<at::Tensor> copies;
+    for (const Parameter& parameter : model.base_parameters()) copies.push_back(parameter.tensor.detach().clone());
+    const RunTensors tensors = run_tensors(model, optimizer);
+    for (const auto* group : {&tensors.weights, &tensors.moments}) {
+      for (const NamedTensor& entry : *group) copies.push_back(entry.tensor.detach().clone());
+    }
+    return copies;
+  };
+  const std::vector<at::Tensor> before = state_of();
+  step.rehearse(batches.micro_batches[0], 2, 1);
+  const std::vector<at::Tensor> after = state_of();
+  ASSERT_EQ(before.size(), after.size());
+  for (size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(before[i].equal(after[i]));
+  for (const Parameter& parameter : optimizer.parameters()) EXPECT_FALSE(parameter.tensor.grad().defined());
+  for (const PackedBatch& batch : batches.micro_batches) step.accumulate(batch, 1);
+  const StepStats stats = step.apply(1e-3, batches.micro_batches, 1);
+  EXPECT_EQ(stats.target_tokens, batches.target_tokens);  // the rehearsal's are not counted
 }
 
 TEST_F(TrainStepTest, activation_checkpointing_changes_no_bit) {

@@ -4,7 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <stdexcept>
+#include <system_error>
+
 #include "configs/error.h"
+#include "trainer/allocation_failure.h"
 
 namespace gemma_sft {
 namespace {
@@ -39,18 +44,47 @@ TEST(TrainingFailureTest, a_tensor_that_does_not_fit_is_explained_with_place_bat
   const int64_t bytes = int64_t{1} << 60;
   const std::string message = message_of({"forward and backward pass", 17, &two},
                                          [&] { at::empty({bytes}, at::TensorOptions().dtype(at::kByte)); });
-  EXPECT_THAT(message, AllOf(HasSubstr("forward and backward pass, step 17"),
-                             HasSubstr("micro-batch of 2 examples with 30 tokens, the longest of 20 tokens"),
-                             HasSubstr("tried to allocate 1152921504606846976 bytes")));
+  EXPECT_THAT(
+      message,
+      AllOf(
+          HasSubstr("forward and backward pass, step 17"),
+          HasSubstr("micro-batch of 2 examples with 30 tokens, the longest of 20 tokens at data/train.jsonl:9 (id b)"),
+          HasSubstr("tried to allocate 1152921504606846976 bytes")));
   EXPECT_THAT(message, AllOf(HasSubstr("training.batch_size (16 -> 8 -> 4)"),
-                             HasSubstr("training.gradient_accumulation_steps: 4"), HasSubstr("larger accelerator")));
+                             HasSubstr("training.gradient_accumulation_steps: 4"),
+                             HasSubstr("larger accelerator (tpu-v3-8 -> tpu-v3-32")));
 }
 
 TEST(TrainingFailureTest, the_standard_library_s_failure_counts_too) {
   EXPECT_THAT(message_of({"loading the model"}, [] { throw std::bad_alloc(); }), HasSubstr("(loading the model)"));
 }
 
+TEST(TrainingFailureTest, where_the_failure_tells_how_much_was_asked_the_message_does) {
+  EXPECT_THAT(message_of({"reading the data"}, [] { throw AllocationFailure(123456); }),
+              HasSubstr("(reading the data): tried to allocate 123456 bytes."));
+}
+
+TEST(TrainingFailureTest, what_libraries_say_instead_is_understood) {
+  EXPECT_THAT(message_of({"x"}, [] { throw std::runtime_error("could not create a primitive"); }),
+              HasSubstr("tried to allocate an unknown amount (could not create a primitive)"));
+  EXPECT_THAT(
+      message_of({"x"},
+                 [] { throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again)); }),
+      HasSubstr("tried to allocate the stack of a thread"));
+  EXPECT_THAT(message_of({"x"},
+                         [] {
+                           throw std::filesystem::filesystem_error("open", "folder",
+                                                                   std::make_error_code(std::errc::not_enough_memory));
+                         }),
+              HasSubstr("tried to allocate an unknown amount (Cannot allocate memory)"));
+}
+
 TEST(TrainingFailureTest, other_failures_pass_through) {
+  EXPECT_THROW(with_memory_errors_explained({"x"}, [] { throw Error(ErrorKind::kData, "out of memory, says a row"); }),
+               Error);
+  EXPECT_THROW(with_memory_errors_explained(
+                   {"x"}, [] { throw std::system_error(std::make_error_code(std::errc::permission_denied)); }),
+               std::system_error);
   EXPECT_THROW(with_memory_errors_explained({"x"}, [] { throw std::runtime_error("other"); }), std::runtime_error);
   EXPECT_THROW(with_memory_errors_explained({"x"}, [] { TORCH_CHECK(false, "shapes differ"); }), c10::Error);
   int calls = 0;

@@ -75,9 +75,13 @@ class Engine {
 int main(int argc, char** argv) {
   using gemma_sft::CommandLine;
   using gemma_sft::Output;
-  gemma_sft::install_stop_signals();
   gemma_sft::keep_large_blocks();
   return gemma_sft::run_program(argc, argv, [](const CommandLine& line, const Output& output) {
-    return std::visit(gemma_sft::Engine(output), line.arguments);
+    gemma_sft::install_stop_signals();
+    try {
+      return std::visit(gemma_sft::Engine(output), line.arguments);
+    } catch (const gemma_sft::StopRequested&) {
+      return gemma_sft::report_stop(output, "nothing was written");
+    }
   });
 }

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -8,6 +7,7 @@
 #include "data/files/file_system.h"
 #include "trainer/cli/engine_commands.h"
 #include "trainer/cli/row_writer.h"
+#include "trainer/input_rows.h"
 #include "trainer/run_evaluation.h"
 #include "trainer/stop_signal.h"
 
@@ -21,13 +21,12 @@ std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::erro
 // "category" of each row that has an answer to give, in the order of the file; null where there is none. What is wrong
 // with a row is the evaluation's to say.
 std::vector<Json> read_categories(const std::string& file) {
-  std::ifstream stream(file, std::ios::binary);
   std::vector<Json> categories;
-  for (std::string line; std::getline(stream, line);) {
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  each_input_row(file, [&](const InputRow& input) {
+    const Json row = Json::parse(input.line, nullptr, /*allow_exceptions=*/false);
     categories.push_back(row.is_object() && row.contains("category") ? row["category"] : Json(nullptr));
-  }
+    return true;
+  });
   return categories;
 }
 

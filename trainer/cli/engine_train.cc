@@ -1,15 +1,18 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "configs/error.h"
 #include "trainer/cli/engine_commands.h"
+#include "trainer/cli/program.h"
 #include "trainer/cli/status_lines.h"
 #include "trainer/cli/train_request.h"
 #include "trainer/run/progress.h"
 #include "trainer/run/run_log.h"
 #include "trainer/run_training.h"
+#include "trainer/stop_signal.h"
 
 namespace gemma_sft {
 namespace {
@@ -54,6 +57,16 @@ void print_result(const TrainRequest& request, const RunResult& result, const Ou
   output.status("Final model: " + result.final_model.string());
 }
 
+// On the watching thread, while the training thread hangs: nothing is unwound, for that would wait for it.
+[[noreturn]] void end_stalled_run(RunLog& log, const std::string& message, const Output& output) {
+  try {
+    log.on_error(message);
+  } catch (const std::exception&) {
+    // stderr tells it
+  }
+  _exit(report_failure(output, exit_code(ErrorKind::kTimeout), message));
+}
+
 }  // namespace
 
 int run_train_command(const TrainArguments& arguments, const Output& output) {
@@ -74,14 +87,16 @@ int run_train_command(const TrainArguments& arguments, const Output& output) {
                      .clock = {},
                      .write = [&output](std::string_view text) { output.write_error_stream(text); }});
   RunLog log(request.place.folder, real_file_system());
+  request.on_stall = [&](const std::string& message) { end_stalled_run(log, message, output); };
   for (const std::string& warning : request.loaded.warnings) progress.on_warning(warning);
   try {
     const RunResult result = run_training(request, real_file_system(), {&log, &progress});
     progress.on_finish();
     print_result(request, result, output);
-    if (result.outcome != RunOutcome::kStopped) return 0;
-    return report_stop(output, fmt::format("{} after step {}; the same command continues it",
-                                           result.run_folder.string(), result.steps));
+    if (stop_signal() == 0) return 0;
+    const char* rest = result.outcome == RunOutcome::kStopped ? "the same command continues it"
+                                                              : "by then all was done, and final_model is complete";
+    return report_stop(output, fmt::format("{} after step {}; {}", result.run_folder.string(), result.steps, rest));
   } catch (const Error& error) {
     progress.on_finish();
     log.on_error(error.what());

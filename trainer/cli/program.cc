@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <system_error>
 
 #include "configs/error.h"
 #include "configs/secrets.h"
@@ -16,6 +17,8 @@ namespace gemma_sft {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr const char* kNoMemory = "out of memory; give the machine more, or ask for less at once";
 
 const char* kind_name(int code) {
   switch (code) {
@@ -34,20 +37,6 @@ const char* kind_name(int code) {
     case 14: return "non_finite";
     default: return "internal";
   }
-}
-
-int report(const Output& output, int code, const std::string& text) {
-  const std::string message = without_secrets(text);
-  output.complain(message);
-  if (output.json()) {
-    const Json json = {{"error", {{"kind", kind_name(code)}, {"message", message}, {"exit_code", code}}}};
-    try {
-      output.print(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
-    } catch (...) {
-      // stderr has told it; the exit code stays that of the first failure.
-    }
-  }
-  return code;
 }
 
 // A closed standard stream would be the number of the next file that is opened, and status lines would land in it.
@@ -83,6 +72,20 @@ int answer_version(const Output& output) {
 
 }  // namespace
 
+int report_failure(const Output& output, int code, const std::string& text) {
+  const std::string message = without_secrets(text);
+  output.complain(message);
+  if (output.json()) {
+    const Json json = {{"error", {{"kind", kind_name(code)}, {"message", message}, {"exit_code", code}}}};
+    try {
+      output.print(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    } catch (...) {
+      // stderr has told it; the exit code stays that of the first failure.
+    }
+  }
+  return code;
+}
+
 const char* version() { return GEMMA_SFT_VERSION; }
 
 int run_program(int argc, char** argv, const std::function<int(const CommandLine&, const Output&)>& command) {
@@ -102,22 +105,29 @@ int run_program(int argc, char** argv, const std::function<int(const CommandLine
       if (std::holds_alternative<VersionArguments>(line.arguments)) return answer_version(output);
       return command(line, output);
     } catch (const Error& error) {
-      return report(output, exit_code(error.kind()), error.what());
+      return report_failure(output, exit_code(error.kind()), error.what());
     }
   } catch (const ReaderGone&) {
     return 128 + SIGPIPE;
   } catch (const Error& error) {
-    return report(early, exit_code(error.kind()), error.what());
+    return report_failure(early, exit_code(error.kind()), error.what());
   } catch (const std::bad_alloc&) {
-    return report(early, exit_code(ErrorKind::kOutOfMemory),
-                  "out of memory; give the machine more, or ask for less at once");
+    return report_failure(early, exit_code(ErrorKind::kOutOfMemory), kNoMemory);
   } catch (const std::filesystem::filesystem_error& error) {
-    return report(early, exit_code(ErrorKind::kIo),
-                  error.path1().string() + ": cannot be looked at: " + error.code().message());
+    if (error.code() == std::errc::not_enough_memory) {
+      return report_failure(early, exit_code(ErrorKind::kOutOfMemory), kNoMemory);
+    }
+    return report_failure(early, exit_code(ErrorKind::kIo),
+                          error.path1().string() + ": cannot be looked at: " + error.code().message());
+  } catch (const std::system_error& error) {
+    if (error.code() == std::errc::resource_unavailable_try_again) {  // no room for a thread's stack
+      return report_failure(early, exit_code(ErrorKind::kOutOfMemory), kNoMemory);
+    }
+    return report_failure(early, exit_code(ErrorKind::kInternal), std::string("internal error: ") + error.what());
   } catch (const std::exception& error) {
-    return report(early, exit_code(ErrorKind::kInternal), std::string("internal error: ") + error.what());
+    return report_failure(early, exit_code(ErrorKind::kInternal), std::string("internal error: ") + error.what());
   } catch (...) {
-    return report(early, exit_code(ErrorKind::kInternal), "internal error: an exception of an unknown type");
+    return report_failure(early, exit_code(ErrorKind::kInternal), "internal error: an exception of an unknown type");
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "trainer/cli/command_line.h"
 #include "trainer/cli/output.h"
@@ -13,6 +14,9 @@ namespace gemma_sft {
 // SIGPIPE), anything else with 70. With --json an error is one JSON object on stdout, too: {"error": {"kind",
 // "message", "exit_code"}}.
 int run_program(int argc, char** argv, const std::function<int(const CommandLine&, const Output&)>& command);
+
+// What run_program does with a failure: says it on stderr, with --json on stdout too, and gives `code` back.
+int report_failure(const Output& output, int code, const std::string& message);
 
 const char* version();
 

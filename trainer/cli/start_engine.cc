@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -43,9 +44,23 @@ fs::path require_program(const std::string& name) {
   throw Error(ErrorKind::kIo, fmt::format("{}: cannot be started: {}", program.string(), std::strerror(errno)));
 }
 
+// Where the dynamic loader or LibTorch's own start finds too little, the process dies without a word of ours.
+void require_address_space() {
+#ifndef GEMMA_SFT_HAS_CUDA
+  constexpr rlim_t kNeeded = rlim_t{460} << 20;  // measured: LibTorch 2.11 for CPUs starts within 445 MB
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= kNeeded) return;
+  throw Error(ErrorKind::kOutOfMemory,
+              fmt::format("out of memory (start-up): this process is limited to {} bytes of address space (ulimit -v), "
+                          "and loading LibTorch alone takes {}; raise the limit",
+                          limit.rlim_cur, kNeeded));
+#endif
+}
+
 }  // namespace
 
 void start_engine(const std::vector<std::string>& words) {
+  require_address_space();
   // OpenMP's threads wait for each other by spinning unless told otherwise. On a machine that other programs use too
   // the waiting thread keeps the working one from its core: five times slower with two cores and a load of nine.
   setenv("OMP_WAIT_POLICY", "passive", /*overwrite=*/0);

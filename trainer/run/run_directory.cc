@@ -13,7 +13,6 @@
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
-#include "data/files/input_file.h"
 #include "data/files/sha256.h"
 #include "trainer/run/run_manifest.h"
 
@@ -23,7 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLockName = "run.lock";
-constexpr const char* kMetricsName = "metrics.jsonl";
 
 // A folder that a run may take as its own: absent, or without any entry.
 bool is_free(const fs::path& folder) {
@@ -63,8 +61,13 @@ std::string describe_owner(const fs::path& lock) {
 std::string default_run_id(const RunConfig& config) { return sha256_hex(identity_yaml(config)).substr(0, 12); }
 
 std::optional<std::string> find_run_id(const fs::path& folder) {
-  std::ifstream stream(folder / "run_manifest.json");
-  const nlohmann::json manifest = nlohmann::json::parse(stream, nullptr, /*allow_exceptions=*/false);
+  std::string text;
+  try {
+    text = read_file(folder / "run_manifest.json", 16 << 20);
+  } catch (const Error&) {
+    return std::nullopt;  // absent, or not what a run writes
+  }
+  const nlohmann::json manifest = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!manifest.is_object() || !manifest.contains("run_id") || !manifest["run_id"].is_string()) return std::nullopt;
   return manifest["run_id"].get<std::string>();
 }
@@ -136,70 +139,36 @@ RunLock::~RunLock() {
   if (descriptor_ >= 0) close(descriptor_);
 }
 
-struct MetricsFile::State {
-  fs::path path;
-  FileSystem* files = nullptr;
-  std::unique_ptr<WritableFile> file;
+namespace {
 
-  void append(const nlohmann::ordered_json& row) { file->append(row.dump() + "\n"); }
-};
+void append(StepRows& rows, const nlohmann::ordered_json& row) { rows.append(row.dump()); }
 
-MetricsFile::MetricsFile(const fs::path& folder, FileSystem& files) : state_(std::make_unique<State>()) {
-  state_->path = folder / kMetricsName;
-  state_->files = &files;
-  state_->file = files.open_append(state_->path);
-}
-
-MetricsFile::~MetricsFile() = default;
-
-void MetricsFile::truncate_after(int64_t step) {
-  const InputFile regular(state_->path);  // a device or a pipe has no end to read to
-  std::ifstream stream(state_->path, std::ios::binary);
-  uint64_t kept = 0;
-  std::string line;
-  while (std::getline(stream, line)) {
-    if (stream.eof()) break;  // no newline: torn by a crash
-    const nlohmann::json row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!row.is_object() || !row.contains("step") || !row["step"].is_number_integer()) break;
-    if (row["step"].get<int64_t>() > step) break;
-    kept += line.size() + 1;
-  }
-  stream.close();
-  std::error_code error;
-  const uint64_t size = fs::file_size(state_->path, error);
-  if (error) throw Error(ErrorKind::kIo, state_->path.string() + ": size: " + error.message());
-  if (size == kept) return;
-  state_->file->close();
-  state_->files->truncate(state_->path, kept);
-  state_->file = state_->files->open_append(state_->path);
-}
+}  // namespace
 
 void MetricsFile::on_step(const StepRecord& record) {
-  state_->append({{"step", record.step},
-                  {"epoch", record.epoch},
-                  {"loss", record.loss},
-                  {"learning_rate", record.learning_rate},
-                  {"grad_norm", record.grad_norm},
-                  {"tokens", record.tokens},
-                  {"target_tokens", record.target_tokens},
-                  {"tokens_per_second", record.tokens_per_second},
-                  {"step_seconds", record.step_seconds},
-                  {"data_wait_seconds", record.data_wait_seconds},
-                  {"peak_memory_bytes", record.peak_memory_bytes},
-                  {"timestamp", utc_timestamp()},
-                  {"device", record.device}});
+  append(rows_, {{"step", record.step},
+                 {"epoch", record.epoch},
+                 {"loss", record.loss},
+                 {"learning_rate", record.learning_rate},
+                 {"grad_norm", record.grad_norm},
+                 {"tokens", record.tokens},
+                 {"target_tokens", record.target_tokens},
+                 {"tokens_per_second", record.tokens_per_second},
+                 {"step_seconds", record.step_seconds},
+                 {"data_wait_seconds", record.data_wait_seconds},
+                 {"peak_memory_bytes", record.peak_memory_bytes},
+                 {"timestamp", utc_timestamp()},
+                 {"device", record.device}});
 }
 
 void MetricsFile::on_eval(const EvalRecord& record) {
-  state_->append({{"step", record.step},
-                  {"epoch", record.epoch},
-                  {"eval_loss", record.eval_loss},
-                  {"eval_tokens", record.eval_tokens},
-                  {"eval_seconds", record.eval_seconds},
-                  {"best", record.best},
-                  {"timestamp", utc_timestamp()}});
+  append(rows_, {{"step", record.step},
+                 {"epoch", record.epoch},
+                 {"eval_loss", record.eval_loss},
+                 {"eval_tokens", record.eval_tokens},
+                 {"eval_seconds", record.eval_seconds},
+                 {"best", record.best},
+                 {"timestamp", utc_timestamp()}});
 }
-
-void MetricsFile::sync() { state_->file->sync(); }
 
 }  // namespace gemma_sft

@@ -5,13 +5,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 
 #include "configs/load_config.h"
 #include "data/files/file_system.h"
 #include "trainer/run/run_observer.h"
+#include "trainer/run/step_rows.h"
 
 namespace gemma_sft {
 
@@ -51,19 +51,22 @@ class RunLock {
   int descriptor_ = -1;
 };
 
-// Appends metrics.jsonl, one flushed row per step. `truncate_after(step)` cuts rows past a step (resume).
+inline constexpr const char* kMetricsName = "metrics.jsonl";
+
+// Appends metrics.jsonl, one flushed row per step and per evaluation. For a resume `truncate_after` cuts the rows past
+// the checkpoint: those of later steps, and of an evaluation after `step` that the checkpoint does not know.
 class MetricsFile : public RunObserver {
  public:
-  MetricsFile(const std::filesystem::path& folder, FileSystem& files);
-  ~MetricsFile() override;
-  void truncate_after(int64_t step);
+  MetricsFile(const std::filesystem::path& folder, FileSystem& files) : rows_(folder / kMetricsName, files) {}
+  void truncate_after(int64_t step, int64_t evaluated_step) {
+    rows_.truncate_after(step, evaluated_step < step ? "eval_loss" : "");
+  }
   void on_step(const StepRecord& record) override;
   void on_eval(const EvalRecord& record) override;
-  void sync();  // fsync, before a checkpoint is announced
+  void sync() { rows_.sync(); }  // before a checkpoint is announced
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  StepRows rows_;
 };
 
 }  // namespace gemma_sft

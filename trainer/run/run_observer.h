@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace gemma_sft {
 
@@ -20,6 +21,7 @@ struct StepRecord {
   double data_wait_seconds = 0;
   int64_t peak_memory_bytes = 0;
   std::string device = {};
+  std::vector<std::vector<std::string>> sample_ids = {};  // [micro-batch][row]: what was trained on, in order
 };
 
 struct EvalRecord {

@@ -57,6 +57,36 @@ TEST_F(BatchStreamTest, StepsOfAnEpochAreRoundedUpTwice) {
   }
 }
 
+TEST_F(BatchStreamTest, TheLargestMicroBatchOfARunIsTheOneThatAStreamGives) {
+  for (const bool packing : {true, false}) {
+    for (const int64_t batch_tokens : {0, 90}) {
+      for (const DataCursor& from : {DataCursor{0, 0, 0}, DataCursor{1, 1, 8}}) {
+        const BatchOptions options{
+            .batch_size = 4, .batch_tokens = batch_tokens, .accumulation = 2, .seed = 5, .pack = {.packing = packing}};
+        constexpr int64_t kSteps = 11;
+        BatchStream stream(index_, tiny_tokenizer(), options);
+        stream.seek(from);
+        LargestMicroBatch wanted;
+        for (int64_t step = 0; step < kSteps; ++step) {
+          const DataCursor before = stream.cursor();
+          const StepBatches batches = stream.next();
+          for (size_t i = 0; i < batches.micro_batches.size(); ++i) {
+            const int64_t places = batches.micro_batches[i].tokens();
+            if (places > wanted.places) wanted = {before, step, i, places};
+          }
+        }
+        const LargestMicroBatch found = find_largest_micro_batch(*index_, options, from, kSteps);
+        EXPECT_EQ(found.places, wanted.places);
+        EXPECT_EQ(found.steps_ahead, wanted.steps_ahead);
+        EXPECT_EQ(found.micro_batch, wanted.micro_batch);
+        BatchStream there(index_, tiny_tokenizer(), options);
+        there.seek(found.step_start);
+        EXPECT_EQ(there.next().micro_batches.at(found.micro_batch).tokens(), wanted.places);
+      }
+    }
+  }
+}
+
 TEST_F(BatchStreamTest, AnEpochTakesEveryRowOnceInTheOrderOfSampleOrder) {
   const BatchOptions options{.batch_size = 4, .accumulation = 2, .seed = 9};
   BatchStream stream(index_, tiny_tokenizer(), options);

@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "data/records/example_reader.h"
 #include "data/records/manifest.h"
+#include "tests/testing/suite_count.h"
 #include "tests/testing/temp_dir.h"
 
 namespace gemma_sft {
@@ -38,6 +40,15 @@ std::string open_row(DataFormat format) {
   return "";
 }
 
+// Says aloud how many files this program tried.
+class Counted : public ::testing::Environment {
+ public:
+  void SetUp() override { count.emplace("rel-S4 malformed data files, exact place and message"); }
+  void TearDown() override { count.reset(); }
+  std::optional<SuiteCount> count;
+};
+Counted* const counted = dynamic_cast<Counted*>(::testing::AddGlobalTestEnvironment(new Counted));
+
 // Checks one bad row; gives the number of files it was checked in.
 int check(const BadRow& bad) {
   const size_t marker = bad.row.find('@');
@@ -57,6 +68,7 @@ int check(const BadRow& bad) {
   static const TempDir dir;  // one for all cases
   int checked = 0;
   for (const auto& file : files) {
+    const bool was_good = !::testing::Test::HasFailure();
     const std::string path = dir.write("rows.jsonl", file.text);
     const int64_t column = static_cast<int64_t>(marker) + 1;
     ExampleReader reader(path, bad.format);
@@ -82,6 +94,7 @@ int check(const BadRow& bad) {
     EXPECT_EQ(problems, 1) << bad.row;
     EXPECT_EQ(good_rows, file.good_rows) << bad.row;
     ++checked;
+    counted->count->add(was_good && !::testing::Test::HasFailure());
   }
   return checked;
 }

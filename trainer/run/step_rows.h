@@ -1,0 +1,32 @@
+// A file of JSON lines, each about one step, in the order of the steps: appended as the run goes on, cut back to its
+// checkpoint when the run is taken up again. No torch.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "data/files/file_system.h"
+
+namespace gemma_sft {
+
+// Opened, or made, at once. One thread. Throws Error(kIo) as the file layer does.
+class StepRows {
+ public:
+  StepRows(std::filesystem::path path, FileSystem& files);
+
+  // `row`: a JSON object with a whole number "step", without a line end. One write.
+  void append(const std::string& row);
+  // Cuts the rows past `step`, and a last line that a crash tore. With `or_with` also from the row of `step` on that
+  // has this member.
+  void truncate_after(int64_t step, const std::string& or_with = {});
+  void sync();  // fsync
+
+ private:
+  std::filesystem::path path_;
+  FileSystem& files_;
+  std::unique_ptr<WritableFile> file_;
+};
+
+}  // namespace gemma_sft
