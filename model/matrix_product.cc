@@ -61,7 +61,8 @@ at::Tensor contiguous_rows(const at::Tensor& a) {
 
 // For a product of a new shape oneDNN makes an object of a quarter of a megabyte, and uses it without a look at whether
 // there was room: that would be a crash instead of an error.
-void require_room_for_kernel() { at::empty({1 << 20}, at::TensorOptions().dtype(at::kByte)); }
+// Less than what model/cpu_memory keeps: this must ask malloc.
+void require_room_for_kernel() { at::empty({1 << 19}, at::TensorOptions().dtype(at::kByte)); }
 
 at::Tensor onednn_product(const at::Tensor& a, const at::Tensor& b) {
   require_room_for_kernel();

@@ -1,6 +1,7 @@
 // A library for LD_PRELOAD that lets the C library fail on purpose, in whatever program it is loaded into.
 //
-// FAULT_ALLOCATION=BYTES:N: the N-th request (from 1) for at least BYTES bytes of memory finds none.
+// FAULT_ALLOCATION=BYTES:N: the N-th request (from 1) for at least BYTES bytes of memory finds none; BYTES:N+: neither
+// does any after it.
 //
 // FAULT_EXEMPT=FROM-TO: requests for FROM to TO bytes are left alone and not counted.
 //
@@ -11,6 +12,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -26,6 +28,7 @@ namespace {
 struct Faults {
   size_t least_bytes = 0;
   long failing_request = 0;
+  bool and_all_after_it = false;
   size_t exempt_from = SIZE_MAX, exempt_to = 0;
   const char* log = nullptr;
   const char* stalling_name = nullptr;
@@ -38,7 +41,8 @@ Faults read_environment() {
   if (const char* text = getenv("FAULT_ALLOCATION")) {
     char* end = nullptr;
     faults.least_bytes = strtoull(text, &end, 10);
-    faults.failing_request = strtol(end + 1, nullptr, 10);
+    faults.failing_request = strtol(end + 1, &end, 10);
+    faults.and_all_after_it = *end == '+';
   }
   if (const char* text = getenv("FAULT_EXEMPT")) {
     char* end = nullptr;
@@ -65,7 +69,9 @@ std::atomic<long> reads{0};
 bool finds_no_memory(size_t size) {
   if (faults().least_bytes == 0 || size < faults().least_bytes) return false;
   if (size >= faults().exempt_from && size <= faults().exempt_to) return false;
-  return ++requests == faults().failing_request;
+  const long request = ++requests;
+  if (faults().failing_request == 0) return false;
+  return faults().and_all_after_it ? request >= faults().failing_request : request == faults().failing_request;
 }
 
 template <typename Function>
@@ -110,6 +116,16 @@ __attribute__((visibility("default"))) void* malloc(size_t size) {
 __attribute__((visibility("default"))) int posix_memalign(void** memory, size_t alignment, size_t size) {
   static const auto real = next<int (*)(void**, size_t, size_t)>("posix_memalign");
   return finds_no_memory(size) ? ENOMEM : real(memory, alignment, size);
+}
+
+__attribute__((visibility("default"))) void* mmap(void* place, size_t size, int protection, int flags, int file,
+                                                  off_t offset) noexcept {
+  static const auto real = next<void* (*)(void*, size_t, int, int, int, off_t)>("mmap");
+  if ((flags & MAP_ANONYMOUS) != 0 && finds_no_memory(size)) {
+    errno = ENOMEM;
+    return MAP_FAILED;
+  }
+  return real(place, size, protection, flags, file, offset);
 }
 
 __attribute__((visibility("default"))) void* aligned_alloc(size_t alignment, size_t size) {

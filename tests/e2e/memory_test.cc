@@ -164,7 +164,7 @@ TEST_F(MemoryTest, ThePreflightFindsTheLargestMicroBatchOfALaterStepBeforeAnythi
   const auto run = [&](const std::string& name, const char* preflight) {
     std::vector<std::string> words = more;
     words.insert(words.end(), {"--set", preflight});
-    return train(name, {{"FAULT_ALLOCATION", "3000000:1"}}, words);
+    return train(name, {{"FAULT_ALLOCATION", "3000000:1+"}}, words);
   };
   const ProcessResult with = run("with", "training.preflight=true");
   EXPECT_TRUE(explains(with)) << with.err;
