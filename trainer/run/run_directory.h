@@ -58,6 +58,7 @@ inline constexpr const char* kMetricsName = "metrics.jsonl";
 class MetricsFile : public RunObserver {
  public:
   MetricsFile(const std::filesystem::path& folder, FileSystem& files) : rows_(folder / kMetricsName, files) {}
+  void truncate_after(int64_t step) { truncate_after(step, step); }
   void truncate_after(int64_t step, int64_t evaluated_step) {
     rows_.truncate_after(step, evaluated_step < step ? "eval_loss" : "");
   }

@@ -216,12 +216,12 @@ TEST(MetricsFile, TruncationKeepsRowsUpToTheStepWithTheirEvaluationAndAppendsAft
     metrics.on_step(step_record(step));
     metrics.on_eval({.step = step});
   }
-  metrics.truncate_after(2, 2);
+  metrics.truncate_after(2);
   metrics.on_step(step_record(3));
   std::vector<int64_t> steps;
   for (const auto& row : rows_of(dir.path())) steps.push_back(row["step"]);
   EXPECT_THAT(steps, ElementsAre(1, 1, 2, 2, 3));
-  metrics.truncate_after(0, 0);
+  metrics.truncate_after(0);
   EXPECT_THAT(rows_of(dir.path()), ElementsAre());
 }
 
@@ -230,7 +230,7 @@ TEST(MetricsFile, ALineTornByACrashIsCutEvenWhenItReadsWell) {
     const TempDir dir;
     dir.write("metrics.jsonl", std::string("{\"step\":1}\n") + torn);
     MetricsFile metrics(dir.path(), real_file_system());
-    metrics.truncate_after(5, 5);
+    metrics.truncate_after(5);
     metrics.on_step(step_record(2));
     const auto rows = rows_of(dir.path());
     ASSERT_EQ(rows.size(), 2u) << torn;
@@ -248,7 +248,7 @@ TEST(MetricsFile, EveryFailureOfTheFileLayerIsReported) {
       metrics.on_step(step_record(1));
       metrics.on_step(step_record(2));
       metrics.sync();
-      metrics.truncate_after(1, 1);
+      metrics.truncate_after(1);
       metrics.on_step(step_record(2));
       EXPECT_FALSE(files.has_failed());
       break;
