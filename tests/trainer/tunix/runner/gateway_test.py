@@ -68,7 +68,7 @@ class Gateway:
     def end(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=120)
 
     def events(self) -> str:
         """What all attempts of all jobs have written."""
@@ -83,7 +83,7 @@ class Gateway:
         }
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 180) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"

@@ -185,7 +185,7 @@ class Workspace:
             )
 
     def finish_runner(self, process: subprocess.Popen[bytes], workdir: Path) -> RunnerResult:
-        code = process.wait(timeout=300)
+        code = process.wait(timeout=900)
         return RunnerResult(code, read_events(workdir), (workdir / "runner.log").read_text())
 
     def run(self, workdir: Path, *words: str) -> RunnerResult:
