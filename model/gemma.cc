@@ -67,8 +67,10 @@ struct Gemma::State {
 at::Tensor Gemma::State::embed_scaled(const at::Tensor& ids) const {
   const at::ScalarType dtype = options.compute_dtype;
   const double scale = embedding_scale(config.hidden_size, dtype);
-  if (takes_fused(FusedKernel::kEmbedding, embedding)) return fused_embed(ids, embedding, scale, dtype);
-  return embed(ids, embedding, dtype).mul(scale);
+  if (takes_fused(FusedKernel::kEmbedding, embedding)) {
+    return fused_embed(ids, embedding, scale, dtype, config.pad_token_id);
+  }
+  return embed(ids, embedding, dtype, config.pad_token_id).mul(scale);
 }
 
 RotaryTable Gemma::State::table(const at::Tensor& positions, LayerKind kind) const {

@@ -29,13 +29,13 @@ const std::set<std::string>& harmless_keys() {
       "transformers_version", "tokenizer_class", "finetuning_task", "task_specific_params", "problem_type", "id2label",
       "label2id", "unsloth_fixed", "unsloth_version", "model_name", "license",
       // token ids: the tokenizer's files are the truth for them
-      "pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id", "forced_bos_token_id",
+      "bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id", "forced_bos_token_id",
       "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids",
       // what a forward call returns
       "use_cache", "return_dict", "output_attentions", "output_hidden_states", "output_scores",
       "return_dict_in_generate", "torchscript", "cache_implementation", "keys_to_ignore_at_inference",
-      // beside text_config it is the vision tower's
-      "initializer_range",
+      // beside text_config they are the vision tower's or nobody's
+      "initializer_range", "pad_token_id",
       // generation defaults that old versions wrote into config.json
       "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty",
       "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size",
@@ -288,6 +288,17 @@ std::string read_dtype(JsonFields& fields) {
   return name;
 }
 
+// transformers gives the row of this id no gradient from the lookup; a negative one counts from the end of the
+// embedding, null means no row.
+std::optional<int64_t> read_pad_id(JsonFields& fields, int64_t vocab_size) {
+  if (fields.is_null("pad_token_id")) {
+    fields.take("pad_token_id");
+    return std::nullopt;
+  }
+  const int64_t id = fields.integer("pad_token_id", 0, -vocab_size, vocab_size - 1);
+  return id < 0 ? id + vocab_size : id;
+}
+
 // The text model's own keys, at the top of the file or inside text_config.
 void read_text_config(JsonFields& fields, const std::string& path, GemmaConfig& config, JsonProblems& problems) {
   const Family family = config.family;
@@ -299,6 +310,7 @@ void read_text_config(JsonFields& fields, const std::string& path, GemmaConfig& 
   }
   // Hugging Face's defaults: the files of Gemma 3 4B and larger leave out what equals them.
   config.vocab_size = fields.integer("vocab_size", family == Family::kGemma3 ? 262'208 : 256'000, 1, 1 << 24);
+  config.pad_token_id = read_pad_id(fields, config.vocab_size);
   config.hidden_size = fields.integer("hidden_size", first ? 3072 : 2304, 1, 1 << 20);
   config.intermediate_size = fields.integer("intermediate_size", first ? 24'576 : 9216, 1, 1 << 22);
   config.num_layers = fields.integer("num_hidden_layers", first ? 28 : 26, 1, 4096);

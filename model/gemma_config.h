@@ -39,8 +39,9 @@ struct GemmaConfig {
   bool qk_norm = false;                    // Gemma 3
   bool sandwich_norms = false;             // Gemma 2, 3: a norm after attention and after the MLP, too
   bool image_text = false;  // image-text checkpoint: text tensors live under a prefix, vision tensors are carried
-  double initializer_range = 0.02;  // standard deviation of the weights of a new model
-  std::string dtype;                // "bfloat16", ... as the file says; empty when it does not
+  std::optional<int64_t> pad_token_id = 0;  // its row of the embedding gets no gradient from the lookup
+  double initializer_range = 0.02;          // standard deviation of the weights of a new model
+  std::string dtype;                        // "bfloat16", ... as the file says; empty when it does not
 
   int64_t parameter_count() const;  // text model, tied embedding counted once
   bool operator==(const GemmaConfig&) const = default;

@@ -69,7 +69,8 @@ at::Tensor fused_norm_rotate(const at::Tensor& x, const at::Tensor& weight, doub
 at::Tensor fused_gelu_gate(const at::Tensor& gate, const at::Tensor& up);
 
 // weight[ids] in `dtype`, times `scale`; the gradient is added straight to weight.grad(), as in model/embedding.h.
-at::Tensor fused_embed(const at::Tensor& ids, const at::Tensor& weight, double scale, at::ScalarType dtype);
+at::Tensor fused_embed(const at::Tensor& ids, const at::Tensor& weight, double scale, at::ScalarType dtype,
+                       std::optional<int64_t> pad_id);
 
 // Logits -> their gradient, in place; gives the sum of the losses, fp64 on the device.
 at::Tensor fused_cross_entropy(at::Tensor& logits, const at::Tensor& targets, std::optional<double> softcap,

@@ -141,7 +141,8 @@ Gradients head_backward(const at::Tensor& gradient, const at::Tensor& x, const a
   return gradients;
 }
 
-void add_embedding_gradient(const at::Tensor& gradient, const at::Tensor& ids, const at::Tensor& weight, double scale) {
+void add_embedding_gradient(const at::Tensor& gradient, const at::Tensor& ids, const at::Tensor& weight, double scale,
+                            std::optional<int64_t> pad_id) {
   const c10::DeviceGuard guard(gradient.device());
   at::Tensor& total = weight.mutable_grad();
   if (!total.defined()) total = at::zeros_like(weight, at::MemoryFormat::Contiguous);
@@ -154,7 +155,7 @@ void add_embedding_gradient(const at::Tensor& gradient, const at::Tensor& ids, c
                                 .scale = static_cast<float>(scale),
                                 .tokens = ids.size(0),
                                 .width = weight.size(1),
-                                .pad_id = kPadId,
+                                .pad_id = pad_id.value_or(-1),  // an id is never negative
                                 .total = {total.mutable_data_ptr(), total.scalar_type() == at::kBFloat16}},
                                fused_stream(gradient));
   });
@@ -240,7 +241,8 @@ at::Tensor fused_gelu_gate(const at::Tensor& given_gate, const at::Tensor& given
   });
 }
 
-at::Tensor fused_embed(const at::Tensor& ids, const at::Tensor& weight, double scale, at::ScalarType dtype) {
+at::Tensor fused_embed(const at::Tensor& ids, const at::Tensor& weight, double scale, at::ScalarType dtype,
+                       std::optional<int64_t> pad_id) {
   const bool wanted = wants_gradient({weight});
   at::NoGradGuard no_grad;
   const c10::DeviceGuard guard(weight.device());
@@ -257,10 +259,11 @@ at::Tensor fused_embed(const at::Tensor& ids, const at::Tensor& weight, double s
                       fused_stream(output));
   });
   if (!wanted) return output;
-  return with_backward(output, {}, [places, weight, scale](const at::Tensor& gradient) -> std::vector<at::Tensor> {
-    add_embedding_gradient(gradient.contiguous(), places, weight, scale);
-    return {};
-  });
+  return with_backward(output, {},
+                       [places, weight, scale, pad_id](const at::Tensor& gradient) -> std::vector<at::Tensor> {
+                         add_embedding_gradient(gradient.contiguous(), places, weight, scale, pad_id);
+                         return {};
+                       });
 }
 
 at::Tensor fused_cross_entropy(at::Tensor& logits, const at::Tensor& targets, std::optional<double> softcap,

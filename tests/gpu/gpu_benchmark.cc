@@ -111,7 +111,7 @@ int run() {
   {
     const at::Tensor weight = leaf({kVocabulary, kWidth}), ids = at::randint(1, kVocabulary, {kTokens}, ids_type);
     weight.mutable_grad() = at::zeros(weight.sizes(), bf16);
-    report_layer("embedding", 2 * row, 3 * row, {}, [&] { return fused_embed(ids, weight, 45.25, at::kBFloat16); });
+    report_layer("embedding", 2 * row, 3 * row, {}, [&] { return fused_embed(ids, weight, 45.25, at::kBFloat16, 0); });
   }
   {
     at::Tensor logits = at::randn({2048, kVocabulary}, bf16);

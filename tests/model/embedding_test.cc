@@ -23,14 +23,14 @@ TEST(Embedding, TheScaleIsRoundedToTheComputeDtype) {
 
 TEST(Embedding, GivesRowsInTheComputeDtype) {
   const at::Tensor weight = tensor_of({0, 0, 1, 2, 3, 4}, {3, 2});
-  const at::Tensor rows = embed(ids({2, 1, 2}), weight, at::kBFloat16);
+  const at::Tensor rows = embed(ids({2, 1, 2}), weight, at::kBFloat16, 0);
   EXPECT_EQ(rows.scalar_type(), at::kBFloat16);
   EXPECT_EQ(largest_difference(rows, tensor_of({3, 4, 1, 2, 3, 4}, {3, 2})), 0.0);
 }
 
 TEST(Embedding, AddsItsGradientToTheOneOfTheTiedHead) {
   const at::Tensor weight = tensor_of({1, 1, 1, 1, 1, 1}, {3, 2}).requires_grad_(true);
-  const at::Tensor rows = embed(ids({2, 1, 2}), weight, at::kFloat);
+  const at::Tensor rows = embed(ids({2, 1, 2}), weight, at::kFloat, 0);
   // Each row times the head: the head's gradient of row v is the sum of all rows (3, 3), the lookup's is 3 per use.
   at::mm(rows, weight.t()).sum().backward();
   EXPECT_EQ(largest_difference(weight.grad(), tensor_of({3, 3, 6, 6, 9, 9}, {3, 2})), 0.0);
@@ -38,13 +38,21 @@ TEST(Embedding, AddsItsGradientToTheOneOfTheTiedHead) {
 
 TEST(Embedding, ThePadIdGetsNoGradientFromTheLookup) {
   const at::Tensor weight = tensor_of({1, 1, 1, 1}, {2, 2}).requires_grad_(true);
-  embed(ids({0, 1, 0}), weight, at::kFloat).sum().backward();
+  embed(ids({0, 1, 0}), weight, at::kFloat, 0).sum().backward();
   EXPECT_EQ(largest_difference(weight.grad(), tensor_of({0, 0, 1, 1}, {2, 2})), 0.0);
+}
+
+TEST(Embedding, ThePadIdIsTheOneOfTheConfigAndMayBeNone) {
+  const at::Tensor weight = tensor_of({1, 1, 1, 1}, {2, 2}).requires_grad_(true);
+  embed(ids({0, 1, 0}), weight, at::kFloat, 1).sum().backward();
+  EXPECT_EQ(largest_difference(weight.grad(), tensor_of({2, 2, 0, 0}, {2, 2})), 0.0);
+  embed(ids({0, 1, 0}), weight, at::kFloat, std::nullopt).sum().backward();
+  EXPECT_EQ(largest_difference(weight.grad(), tensor_of({4, 4, 1, 1}, {2, 2})), 0.0);
 }
 
 TEST(Embedding, AFrozenWeightGetsNoGradient) {
   const at::Tensor weight = tensor_of({1, 1, 1, 1}, {2, 2});
-  EXPECT_FALSE(embed(ids({1}), weight, at::kFloat).requires_grad());
+  EXPECT_FALSE(embed(ids({1}), weight, at::kFloat, 0).requires_grad());
 }
 
 }  // namespace

@@ -177,6 +177,20 @@ TEST(GemmaConfig, SoftCapsAreTheDefaultsOfGemma2UntilTheFileSaysNull) {
   EXPECT_EQ(parse_gemma_config(gemma_3(R"("final_logit_softcapping": 30.0, )"), "c").logit_softcap, 30.0);
 }
 
+TEST(GemmaConfig, ThePadIdIsTransformersDefaultUntilTheFileSaysAnotherOne) {
+  const auto pad_id = [](const std::string& member) {
+    return parse_gemma_config(R"({"model_type": "gemma", "vocab_size": 9)" + member + "}", "config.json").pad_token_id;
+  };
+  EXPECT_EQ(pad_id(""), 0);
+  EXPECT_EQ(pad_id(R"(, "pad_token_id": 8)"), 8);
+  EXPECT_EQ(pad_id(R"(, "pad_token_id": -1)"), 8);  // as torch.nn.Embedding counts
+  EXPECT_EQ(pad_id(R"(, "pad_token_id": null)"), std::nullopt);
+  EXPECT_THAT(error_of(R"({"model_type": "gemma", "vocab_size": 9, "pad_token_id": 9})"), HasSubstr("pad_token_id"));
+  // Of an image-text model, the text model's own counts.
+  EXPECT_EQ(parse_gemma_config(R"({"model_type": "gemma3", "pad_token_id": 7, "text_config": {}})", "x").pad_token_id,
+            0);
+}
+
 TEST(GemmaConfig, LayerTypesWinOverTheWrittenPattern) {
   const GemmaConfig listed = parse_gemma_config(
       gemma_3(R"("_sliding_window_pattern": 6, "layer_types": ["full_attention", "sliding_attention"], )"), "c");
