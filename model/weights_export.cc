@@ -71,8 +71,9 @@ std::map<std::string, std::string> export_model(const Gemma& model, const std::f
   std::map<std::string, std::string> digests = write_weight_files(files, destination, tensors, options.max_shard_bytes);
 
   const std::string config = read_file(base_folder / "config.json", kMaxConfigBytes);
-  digests["config.json"] = write_new_file(files, destination / "config.json",
-                                          options.dtype == base.dtype() ? config : with_dtype(config, options.dtype));
+  // Also where the dtype stays: a config.json that says another one than its files have would make transformers
+  // convert.
+  digests["config.json"] = write_new_file(files, destination / "config.json", with_dtype(config, options.dtype));
   const std::filesystem::path generation = base_folder / "generation_config.json";
   digests["generation_config.json"] =
       write_new_file(files, destination / "generation_config.json",

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "data/files/digest_list.h"
 #include "model/weights.h"
 #include "trainer/run_tensors.h"
 #include "trainer/stop_signal.h"
@@ -37,6 +38,7 @@ std::map<std::string, std::string> write_folder(
   std::map<std::string, std::string> written;
   try {
     written = write(temporary);
+    write_digest_list(files, temporary, written);
   } catch (...) {
     try {
       files.remove_tree(temporary);

@@ -18,8 +18,8 @@
 
 namespace gemma_sft {
 
-// `destination` becomes what `write` puts into the temporary folder it is given (SHA-256 by file name comes back):
-// hidden, synced, renamed. A folder that is there already is replaced.
+// `destination` becomes what `write` puts into the temporary folder it is given (SHA-256 by file name comes back), and
+// SHA256SUMS with those digests: hidden, synced, renamed. A folder that is there already is replaced.
 std::map<std::string, std::string> write_folder(
     const std::filesystem::path& destination, FileSystem& files,
     const std::function<std::map<std::string, std::string>(const std::filesystem::path&)>& write);

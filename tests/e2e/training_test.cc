@@ -232,6 +232,15 @@ TEST(Training, ACheckpointWithAFlippedByteIsPassedOverAndWithoutAnyOtherTheRunIs
     bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
     work.files().write(name, bytes);
   };
+  const ProcessResult good = work.run({"verify", "run"});
+  EXPECT_EQ(good.exit_code, 0) << good.err;
+  EXPECT_THAT(good.out, HasSubstr("run/final_model: a model"));
+  flip("run/final_model/model.safetensors");
+  const ProcessResult bad = work.run({"verify", "run/final_model", "--json"});
+  EXPECT_EQ(bad.exit_code, 12);
+  EXPECT_THAT(bad.out, HasSubstr(R"("kind":"model","ok":false)"));
+  EXPECT_THAT(bad.err, HasSubstr("model.safetensors: SHA-256"));
+  EXPECT_EQ(work.run({"verify", "run"}).exit_code, 12);
   flip("run/checkpoint-10/model.safetensors");
   EXPECT_EQ(work.run({"verify", "run/checkpoint-10"}).exit_code, 13);
   EXPECT_EQ(work.run({"verify", "run/checkpoint-5"}).exit_code, 0);

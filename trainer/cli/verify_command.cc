@@ -1,74 +1,122 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "configs/error.h"
+#include "model/export_check.h"
 #include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/cli/front_end_commands.h"
 #include "trainer/run/progress.h"
 #include "trainer/run/run_directory.h"
+#include "trainer/run_completion.h"
 
 namespace gemma_sft {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
 
-std::vector<fs::path> find_folders(const fs::path& folder) {
+struct Folders {
+  std::vector<fs::path> checkpoints;  // ascending by step
+  std::vector<fs::path> exports;
+};
+
+// What there is to verify: the folder itself, or what lies in it when it is a run's.
+Folders find_folders(const fs::path& folder) {
   if (!fs::is_directory(folder)) {
-    throw Error(ErrorKind::kCheckpoint,
-                fmt::format("{}: not found; expected a checkpoint folder or a run folder", folder.string()));
+    throw Error(
+        ErrorKind::kCheckpoint,
+        fmt::format("{}: not found; expected a checkpoint, a run folder, a model or a PEFT folder", folder.string()));
   }
   if (fs::exists(folder / kCheckpointManifestName) || step_of_checkpoint_name(folder.filename().string()))
-    return {folder};
+    return {{folder}, {}};
+  if (is_exported_folder(folder)) return {{}, {folder}};
   std::map<int64_t, fs::path> by_step;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     if (const auto step = step_of_checkpoint_name(entry.path().filename().string())) by_step[*step] = entry.path();
   }
-  std::vector<fs::path> folders;
-  for (const auto& [step, path] : by_step) folders.push_back(path);
-  if (folders.empty()) {
-    throw Error(ErrorKind::kCheckpoint, fmt::format("{}: there is no checkpoint-<step> folder in it", folder.string()));
+  Folders found;
+  for (const auto& [step, path] : by_step) found.checkpoints.push_back(path);
+  if (fs::exists(folder / kFinalModelName)) found.exports.push_back(folder / kFinalModelName);
+  if (found.checkpoints.empty() && found.exports.empty()) {
+    throw Error(ErrorKind::kCheckpoint,
+                fmt::format("{}: there is no checkpoint-<step> folder in it, no {}, no config.json and no "
+                            "adapter_config.json",
+                            folder.string(), kFinalModelName));
   }
-  return folders;
+  return found;
+}
+
+// Adds "FOLDER: PROBLEM" and gives the one for JSON.
+void add_problem(std::string& problems, const fs::path& folder, const std::string& problem) {
+  problems += (problems.empty() ? "" : "\n") + folder.string() + ": " + problem;
+}
+
+Json check_checkpoint(const fs::path& folder, const Output& output, std::string& problems) {
+  // As a resume sees it: a checkpoint that another run made is none of the run folder that it lies in.
+  const fs::path parent = folder.parent_path();
+  const CheckpointVerdict verdict = verify_checkpoint(folder, find_run_id(parent.empty() ? "." : parent));
+  Json entry = {{"folder", folder.string()}, {"ok", verdict.manifest.has_value()}};
+  if (!verdict.manifest) {
+    entry["problem"] = verdict.problem;
+    add_problem(problems, folder, verdict.problem);
+    return entry;
+  }
+  uint64_t bytes = 0;
+  for (const auto& [name, digest] : verdict.manifest->files) bytes += digest.bytes;
+  entry["step"] = verdict.manifest->step;
+  entry["run_id"] = verdict.manifest->run_id;
+  entry["bytes"] = bytes;
+  output.status(fmt::format("{}: step {}, {} files, {} bytes, every digest right", folder.string(),
+                            verdict.manifest->step, verdict.manifest->files.size(),
+                            format_count(static_cast<int64_t>(bytes))));
+  return entry;
+}
+
+Json check_export(const fs::path& folder, const Output& output, std::string& problems) {
+  const ExportVerdict verdict = verify_export(folder);
+  Json entry = {{"folder", folder.string()},      {"kind", verdict.adapter ? "adapter" : "model"},
+                {"ok", verdict.problems.empty()}, {"tensors", verdict.tensors},
+                {"bytes", verdict.tensor_bytes},  {"digests", verdict.digests},
+                {"notes", verdict.notes}};
+  if (!verdict.problems.empty()) entry["problems"] = verdict.problems;
+  for (const std::string& problem : verdict.problems) add_problem(problems, folder, problem);
+  for (const std::string& note : verdict.notes) output.note(folder.string() + ": " + note);
+  if (verdict.problems.empty()) {
+    output.status(fmt::format("{}: {}, {} tensors, {} bytes, as the programs that load it expect{}", folder.string(),
+                              verdict.adapter ? "an adapter" : "a model", verdict.tensors,
+                              format_count(static_cast<int64_t>(verdict.tensor_bytes)),
+                              verdict.digests > 0 ? fmt::format(", {} digests right", verdict.digests) : ""));
+  }
+  return entry;
 }
 
 }  // namespace
 
 int run_verify(const VerifyArguments& arguments, const Output& output) {
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  std::string problems;
   fs::path folder = fs::path(arguments.folder).lexically_normal();
   if (!folder.has_filename()) folder = folder.parent_path();
-  for (const fs::path& checkpoint : find_folders(folder)) {
-    // As a resume sees it: a checkpoint that another run made is none of the run folder that it lies in.
-    const fs::path parent = checkpoint.parent_path();
-    const CheckpointVerdict verdict = verify_checkpoint(checkpoint, find_run_id(parent.empty() ? "." : parent));
-    nlohmann::ordered_json entry = {{"folder", checkpoint.string()}, {"ok", verdict.manifest.has_value()}};
-    if (verdict.manifest) {
-      uint64_t bytes = 0;
-      for (const auto& [name, digest] : verdict.manifest->files) bytes += digest.bytes;
-      entry["step"] = verdict.manifest->step;
-      entry["run_id"] = verdict.manifest->run_id;
-      entry["bytes"] = bytes;
-      output.status(fmt::format("{}: step {}, {} files, {} bytes, every digest right", checkpoint.string(),
-                                verdict.manifest->step, verdict.manifest->files.size(),
-                                format_count(static_cast<int64_t>(bytes))));
-    } else {
-      entry["problem"] = verdict.problem;
-      problems += (problems.empty() ? "" : "\n") + checkpoint.string() + ": " + verdict.problem;
-    }
-    list.push_back(entry);
+  const Folders folders = find_folders(folder);
+  Json checkpoints = Json::array(), exports = Json::array();
+  std::string bad_checkpoints, bad_exports;
+  for (const fs::path& path : folders.checkpoints) {
+    checkpoints.push_back(check_checkpoint(path, output, bad_checkpoints));
   }
-  if (!output.json() && !problems.empty()) throw Error(ErrorKind::kCheckpoint, problems);
+  for (const fs::path& path : folders.exports) exports.push_back(check_export(path, output, bad_exports));
+  const std::string problems =
+      bad_checkpoints + (bad_checkpoints.empty() || bad_exports.empty() ? "" : "\n") + bad_exports;
+  const ErrorKind kind = bad_checkpoints.empty() ? ErrorKind::kModel : ErrorKind::kCheckpoint;
+  if (!output.json() && !problems.empty()) throw Error(kind, problems);
   if (output.json()) {
-    const nlohmann::ordered_json json = {{"checkpoints", list}, {"ok", problems.empty()}};
-    output.print(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    const Json json = {{"checkpoints", checkpoints}, {"exports", exports}, {"ok", problems.empty()}};
+    output.print(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
     if (!problems.empty()) output.complain(problems);
   }
-  return problems.empty() ? 0 : exit_code(ErrorKind::kCheckpoint);
+  return problems.empty() ? 0 : exit_code(kind);
 }
 
 }  // namespace gemma_sft

@@ -1,0 +1,58 @@
+#include "data/files/digest_list.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "configs/error.h"
+#include "data/files/folder_entry.h"
+#include "data/files/utf8.h"
+
+namespace gemma_sft {
+namespace {
+
+constexpr uint64_t kMaxBytes = 1 << 20;
+constexpr size_t kDigits = 64;
+constexpr size_t kNameAt = kDigits + 2;
+
+bool is_digest_line(const std::string& line) {
+  const auto is_digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+  return line.size() > kNameAt && std::all_of(line.begin(), line.begin() + kDigits, is_digit) && line[kDigits] == ' ' &&
+         (line[kDigits + 1] == ' ' || line[kDigits + 1] == '*') &&
+         line.find_first_of(std::string_view("/\\\0", 3), kNameAt) == std::string::npos;
+}
+
+}  // namespace
+
+void write_digest_list(FileSystem& files, const std::filesystem::path& folder,
+                       const std::map<std::string, std::string>& sha256) {
+  std::string text;
+  for (const auto& [name, digest] : sha256) text += fmt::format("{}  {}\n", digest, name);
+  const std::unique_ptr<WritableFile> file = files.create(folder / kDigestListName);
+  file->append(text);
+  file->sync();
+  file->close();
+}
+
+std::optional<std::map<std::string, std::string>> find_digest_list(const std::filesystem::path& folder) {
+  if (!has_folder_entry(folder, kDigestListName)) return std::nullopt;
+  const std::filesystem::path path = folder / kDigestListName;
+  const std::string text = read_file(path, kMaxBytes);
+  std::map<std::string, std::string> sha256;
+  int64_t number = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string line = text.substr(begin, end - begin);
+    ++number;
+    if (!is_digest_line(line)) {
+      throw Error(ErrorKind::kModel, fmt::format("{}:{}: {}: expected a SHA-256, two spaces and the name of a file",
+                                                 path.string(), number, quoted_excerpt(line)));
+    }
+    sha256[line.substr(kNameAt)] = line.substr(0, kDigits);
+    begin = end + 1;
+  }
+  return sha256;
+}
+
+}  // namespace gemma_sft
