@@ -485,7 +485,7 @@ std::vector<Setting> lora_settings() {
        .example_needs = {"lora.rank=4"}},
       {.key = "lora.init_from",
        .field = in_lora<&LoraSection::init_from>(),
-       .help = "PEFT folder whose matrices training continues from.",
+       .help = "PEFT folder whose matrices training continues from; rank, alpha, rslora and layers must be its own.",
        .not_given = "new matrices",
        .text_problem = path_problem,
        .has_effect = trains_lora,

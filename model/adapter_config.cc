@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <optional>
@@ -12,6 +13,7 @@
 #include "data/files/folder_entry.h"
 #include "data/files/safetensors.h"
 #include "model/json_fields.h"
+#include "model/weight_files.h"
 
 namespace gemma_sft {
 namespace {
@@ -22,6 +24,7 @@ constexpr uint64_t kMaxConfigBytes = 1 << 20;
 constexpr const char* kConfigFile = "adapter_config.json";
 constexpr const char* kWeightsFile = "adapter_model.safetensors";
 constexpr const char* kPrefix = "base_model.model.";
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
 // How the layers of an image-text model are called: today, in transformers before 4.52, and by us.
 constexpr std::array<const char*, 2> kImageTextPaths = {"model.language_model.", "language_model.model."};
 constexpr const char* kTextPath = "model.";
@@ -144,12 +147,50 @@ LoraOptions load_adapter_config(const fs::path& folder) {
     fields.refuse(key, "it is not supported");
   }
   if (!problems.empty()) throw Error(ErrorKind::kModel, problems.message(name));
-  if (by_tensors) options.target_modules = adapted_modules(folder);
+  if (by_tensors) {
+    options.target_modules = adapted_modules(folder);
+  } else if (has_folder_entry(folder, kWeightsFile)) {
+    // peft passes over names that mean no layer of its model, as long as one does.
+    const std::vector<std::string> modules = adapted_modules(folder);
+    std::erase_if(options.target_modules, [&](const std::string& target) {
+      return std::none_of(modules.begin(), modules.end(),
+                          [&](const std::string& path) { return matches_target(path, target); });
+    });
+  }
   if (options.target_modules.empty()) {
     throw Error(ErrorKind::kModel,
                 name + ": \"target_modules\" names no module, and no tensor of " + kWeightsFile + " does");
   }
   return options;
+}
+
+void require_continuation(const LoraOptions& asked, const fs::path& folder, const GemmaConfig& config) {
+  const LoraOptions stored = load_adapter_config(folder);
+  const auto means = [](const LoraOptions& options, const std::string& path) {
+    return std::any_of(options.target_modules.begin(), options.target_modules.end(),
+                       [&](const std::string& pattern) { return matches_target(path, pattern); });
+  };
+  std::string different;
+  const auto compare = [&](const char* key, const auto& ours, const auto& theirs) {
+    if (ours != theirs) different += fmt::format("{}{} is {}", different.empty() ? "" : ", ", key, ours);
+  };
+  compare("lora.rank", asked.rank, stored.rank);
+  compare("lora.alpha", asked.alpha, stored.alpha);
+  compare("lora.rslora", asked.rslora, stored.rslora);
+  for (const NamedShape& tensor : text_tensors(config)) {
+    const std::string path = tensor.name.substr(0, tensor.name.rfind('.'));
+    if (tensor.shape.size() != 2 || tensor.name == kEmbedding || means(asked, path) == means(stored, path)) continue;
+    different += fmt::format("{}lora.target_modules {} {}", different.empty() ? "" : ", ",
+                             means(asked, path) ? "means also" : "leaves out", path);
+    break;
+  }
+  if (different.empty()) return;
+  throw Error(
+      ErrorKind::kUsage,
+      fmt::format("lora.init_from: {}: the adapter was made otherwise ({}); continue it with lora: {{rank: {}, alpha: "
+                  "{}, rslora: {}, target_modules: [{}]}}",
+                  folder.string(), different, stored.rank, stored.alpha, stored.rslora,
+                  fmt::join(stored.target_modules, ", ")));
 }
 
 std::string adapter_base_name(const fs::path& folder) {

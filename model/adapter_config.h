@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "model/gemma_config.h"
 #include "model/lora.h"
 
 namespace gemma_sft {
@@ -12,8 +13,13 @@ namespace gemma_sft {
 // Options of a PEFT folder. Throws Error(kModel) with every problem: not LoRA, or anything that changes what the
 // adapter computes and is not honoured (DoRA, modules_to_save, biases, patterns of ranks, ...). Where the layers are
 // given by other means than a list of names (a regular expression, layers_to_transform, exclude_modules), the names
-// come from the tensors of adapter_model.safetensors.
+// come from the tensors of adapter_model.safetensors; a name in a list that means none of these is left out.
 LoraOptions load_adapter_config(const std::filesystem::path& folder);
+
+// Training that continues the adapter in `folder` must scale it and place it as its adapter_config.json says: another
+// alpha would make its matrices mean something else. Throws Error(kUsage) with the settings to give when `asked` has
+// another rank or scale, or means other layers of the model; Error(kModel) as load_adapter_config. Dropout is free.
+void require_continuation(const LoraOptions& asked, const std::filesystem::path& folder, const GemmaConfig& config);
 
 // "base_model_name_or_path" of a PEFT folder; empty when it says nothing.
 std::string adapter_base_name(const std::filesystem::path& folder);

@@ -80,6 +80,11 @@ void tell_about(const DatasetIndex& index, RunObserver& observer) {
   }
 }
 
+// The PEFT folder to continue from, found as every path of a configuration file is.
+fs::path init_folder(const LoraSection& lora, const fs::path& config_file) {
+  return find_configured_path(*lora.init_from, config_file).value_or(*lora.init_from);
+}
+
 }  // namespace
 
 int64_t count_targets(const std::vector<IndexedRow>& rows) {
@@ -96,6 +101,9 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
   setup.device = choose_device(request.device);
   setup.model_folder = find_base_model(config.model, config_file);
   setup.model_config = load_gemma_config(setup.model_folder);
+  if (config.lora.rank > 0 && config.lora.init_from) {
+    require_continuation(lora_options(config.lora), init_folder(config.lora, config_file), setup.model_config);
+  }
   setup.tokenizer = Tokenizer::load(setup.model_folder);
   setup.manifest = find_manifest(config, config_file, observer);
   const fs::path rows = require_training_rows(config, setup.manifest, config_file);
@@ -150,9 +158,7 @@ Gemma load_model(const TrainSetup& setup, const RunConfig& config, const fs::pat
     model.emplace(setup.model_config, options);
     load_weights(*model, setup.model_folder, throw_if_stopped);
     if (lora) model->add_lora(lora_options(config.lora), config.training.seed);
-    if (lora && config.lora.init_from) {
-      load_adapter(*model, find_configured_path(*config.lora.init_from, config_file).value_or(*config.lora.init_from));
-    }
+    if (lora && config.lora.init_from) load_adapter(*model, init_folder(config.lora, config_file));
   });
   model->set_training(true);
   return std::move(*model);

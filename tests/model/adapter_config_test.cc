@@ -103,6 +103,16 @@ TEST(AdapterConfig, LayersGivenByOtherMeansThanNamesComeFromTheTensors) {
   }
 }
 
+TEST(AdapterConfig, ANameThatMeansNoLayerOfTheAdapterIsPassedOver) {
+  const TempDir dir;
+  dir.write("adapter_config.json", peft_config(""));  // q_proj and v_proj
+  write_tensors(dir, {"base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight",
+                      "base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"});
+  EXPECT_THAT(load_adapter_config(dir.path()).target_modules, ElementsAre("q_proj"));
+  write_tensors(dir, {"base_model.model.model.embed_tokens.lora_embedding_A"});
+  EXPECT_THAT(error_of(dir), HasSubstr("\"target_modules\" names no module, and no tensor"));
+}
+
 TEST(AdapterConfig, WhatIsNotHonouredIsRefusedByName) {
   struct Case {
     std::string added, removed, key;
@@ -131,6 +141,42 @@ TEST(AdapterConfig, WhatIsNotHonouredIsRefusedByName) {
     dir.write("adapter_config.json", c.removed.empty() ? text : without(text, c.removed));
     EXPECT_THAT(error_of(dir), HasSubstr("adapter_config.json: \"" + c.key + "\"")) << c.added;
   }
+}
+
+TEST(AdapterConfig, AnAdapterIsContinuedWithItsOwnScaleAndLayersOrNotAtAll) {
+  const TempDir dir;
+  dir.write("adapter_config.json", peft_config(""));  // r 4, alpha 32, rsLoRA, q_proj and v_proj
+  const GemmaConfig config = *find_preset("tiny-gemma-3");
+  const LoraOptions same{
+      .rank = 4, .alpha = 32, .dropout = 0.5, .rslora = true, .target_modules = {"v_proj", "*.q_proj"}};
+  EXPECT_NO_THROW(require_continuation(same, dir.path(), config));
+  const auto problem = [&](const LoraOptions& asked) {
+    try {
+      require_continuation(asked, dir.path(), config);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  LoraOptions asked = same;
+  asked.alpha = 16;
+  asked.rslora = false;
+  EXPECT_EQ(problem(asked),
+            "lora.init_from: " + dir.path().string() +
+                ": the adapter was made otherwise (lora.alpha is 16, lora.rslora is false); continue it "
+                "with lora: {rank: 4, alpha: 32, rslora: true, target_modules: [q_proj, v_proj]}");
+  asked = same;
+  asked.rank = 8;
+  EXPECT_THAT(problem(asked), HasSubstr("(lora.rank is 8)"));
+  asked = same;
+  asked.target_modules = {"q_proj"};
+  EXPECT_THAT(problem(asked), HasSubstr("(lora.target_modules leaves out model.layers.0.self_attn.v_proj)"));
+  asked.target_modules = {"q_proj", "v_proj", "up_proj"};
+  EXPECT_THAT(problem(asked), HasSubstr("(lora.target_modules means also model.layers.0.mlp.up_proj)"));
+  dir.write("adapter_config.json",
+            without(peft_config(R"("alpha_pattern": {"q_proj": 8}, )"), "\"alpha_pattern\": {},"));
+  EXPECT_THROW(require_continuation(same, dir.path(), config), Error);
 }
 
 TEST(AdapterConfig, AnAbsentFileIsNamed) {

@@ -66,8 +66,9 @@ TEST_F(RunTrainingTest, leaves_what_the_documentation_says) {
   EXPECT_THAT(names_in(tiny_.run_folder() / "checkpoint-18"),
               ElementsAre("config.yaml", "manifest.json", "model.safetensors", "optimizer.safetensors",
                           "random.safetensors", "state.json"));
-  EXPECT_THAT(names_in(tiny_.run_folder() / "final_model"),
-              ElementsAre("config.json", "generation_config.json", "model.safetensors", "tokenizer.model"));
+  EXPECT_THAT(
+      names_in(tiny_.run_folder() / "final_model"),
+      ElementsAre("SHA256SUMS", "config.json", "generation_config.json", "model.safetensors", "tokenizer.model"));
   EXPECT_EQ(observer_.first_step, 0);
   EXPECT_EQ(observer_.total_steps, 18);
   EXPECT_EQ(observer_.finished, 1);
@@ -81,8 +82,8 @@ TEST_F(RunTrainingTest, a_base_with_tokenizer_json_alone_trains_alike_and_keeps_
                 tiny_.base_model() / "tokenizer.json");
   train({"training.max_steps=4"}, "with-json");
   const fs::path result = tiny_.run_folder("with-json") / "final_model";
-  EXPECT_THAT(names_in(result),
-              ElementsAre("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"));
+  EXPECT_THAT(names_in(result), ElementsAre("SHA256SUMS", "config.json", "generation_config.json", "model.safetensors",
+                                            "tokenizer.json"));
   EXPECT_EQ(read_file(result / "tokenizer.json"), read_file(tiny_.base_model() / "tokenizer.json"));
   EXPECT_EQ(read_file(result / "model.safetensors"),
             read_file(tiny_.run_folder("with-model") / "final_model/model.safetensors"));
@@ -170,10 +171,38 @@ TEST_F(RunTrainingTest, a_larger_max_steps_continues_a_finished_run) {
 TEST_F(RunTrainingTest, lora_leaves_a_peft_folder_and_small_checkpoints) {
   train({"lora.rank=2", "training.max_steps=4"});
   EXPECT_THAT(names_in(tiny_.run_folder() / "final_model"),
-              ElementsAre("adapter_config.json", "adapter_model.safetensors"));
+              ElementsAre("SHA256SUMS", "adapter_config.json", "adapter_model.safetensors"));
   const SafetensorsFile saved(tiny_.run_folder() / "checkpoint-4/model.safetensors");
   EXPECT_EQ(saved.tensors().size(), 2u * 7u * 2u);  // A and B of seven layers in two blocks
   for (const TensorInfo& tensor : saved.tensors()) EXPECT_THAT(tensor.name, HasSubstr("lora_"));
+}
+
+TEST_F(RunTrainingTest, an_adapter_is_continued_with_its_own_scale_or_not_at_all) {
+  train({"lora.rank=2", "lora.alpha=8", "lora.rslora=true", "training.max_steps=2"}, "first");
+  const std::string from = "lora.init_from=" + (tiny_.run_folder("first") / "final_model").string();
+  for (const char* other : {"lora.rslora=false", "lora.target_modules=[q_proj]"}) {
+    try {
+      train({"lora.rank=2", "lora.alpha=8", "lora.rslora=true", from, other}, "other");
+      ADD_FAILURE() << other;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+      EXPECT_THAT(error.what(), HasSubstr("{rank: 2, alpha: 8, rslora: true, target_modules: [down_proj, gate_proj"));
+    }
+  }
+  train(
+      {"lora.rank=2", "lora.alpha=8", "lora.rslora=true", from, "training.max_steps=1", "training.learning_rate=1e-9"},
+      "second");
+  // Nothing was learnt: the matrices are those of the first run.
+  const auto b_of = [&](const std::string& run) {
+    const SafetensorsFile file(tiny_.run_folder(run) / "final_model/adapter_model.safetensors");
+    const TensorInfo* info = file.find("base_model.model.model.layers.1.mlp.up_proj.lora_B.weight");
+    std::vector<float> values(info->bytes() / sizeof(float));
+    file.read(*info, values.data());
+    return values;
+  };
+  const std::vector<float> first = b_of("first"), second = b_of("second");
+  EXPECT_NE(first.front(), 0.0f);
+  for (size_t i = 0; i < first.size(); ++i) EXPECT_NEAR(second[i], first[i], 1e-8);
 }
 
 TEST_F(RunTrainingTest, the_final_model_has_the_dtype_asked_for) {

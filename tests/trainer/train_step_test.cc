@@ -10,6 +10,7 @@
 
 #include "configs/error.h"
 #include "data/batches/batch_stream.h"
+#include "tests/model/counting_allocator.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/run_tensors.h"
 
@@ -90,6 +91,32 @@ TEST_F(TrainStepTest, lora_trains_the_adapter_alone) {
   const auto base = adapter.model.base_parameters(), untouched = before.base_parameters();
   for (size_t i = 0; i < base.size(); ++i) EXPECT_TRUE(base[i].tensor.equal(untouched[i].tensor)) << base[i].name;
   EXPECT_LT(adapter.losses[4], adapter.losses[0]);
+}
+
+TEST_F(TrainStepTest, a_frozen_base_costs_no_memory_for_gradients_and_moments) {
+  Gemma model = load_tiny_model(tiny_);
+  const auto bytes_of = [](const std::vector<Parameter>& parameters) {
+    int64_t bytes = 0;
+    for (const Parameter& parameter : parameters) bytes += static_cast<int64_t>(parameter.tensor.nbytes());
+    return bytes;
+  };
+  CountingAllocator memory;
+  const int64_t before = memory.held();
+  model.add_lora({.rank = 2, .target_modules = {"q_proj", "down_proj"}}, 1);
+  Optimizer optimizer(model.trainable_parameters(), {});
+  TrainStep step(model, optimizer, {});
+  BatchStream stream(index_, tokenizer_, {.batch_size = 2});
+  const StepBatches batches = stream.next();
+  step.accumulate(batches.micro_batches.front(), 1);
+  const int64_t with_gradients = memory.held() - before;
+  step.apply(1e-3, batches.micro_batches, 1);
+  const int64_t without = memory.held() - before;
+  const int64_t adapter = bytes_of(model.trainable_parameters()), base = bytes_of(model.base_parameters());
+  constexpr int64_t kScalars = 4096;  // counts of updates, losses
+  EXPECT_GE(with_gradients, 4 * adapter);
+  EXPECT_LE(with_gradients, 4 * adapter + kScalars);  // matrices, gradients, two moments
+  EXPECT_LE(without, 3 * adapter + kScalars);
+  EXPECT_LT(4 * adapter + kScalars, base / 2);  // what the base would cost shows
 }
 
 TEST_F(TrainStepTest, the_loss_is_the_mean_over_the_targets_of_all_micro_batches_not_the_mean_of_means) {
