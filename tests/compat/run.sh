@@ -72,6 +72,8 @@ for family in 1 2 3; do
   "$python" "$here/check_trl.py" --bin "$bin" --model "$work/short-$family/final_model" --work "$work/trl-$family"
   check --model "trl-$family/from-theirs/final_model"
 done
+echo "== random models, by the script of selftest"
+"$python" "$here/check_selftest.py" --bin "$bin" --work "$work/random" --count 12
 echo "== safetensors"
 "$python" "$here/check_safetensors.py" --bin "$bin" --run "$work" --work "$work/safetensors"
 for generation in 1 3; do

@@ -4,7 +4,7 @@
     python3 tests/compat/tokenizer_check.py --program build/release/bin/gemma-sft --model DIR [--texts FILE] [--original FILE]
 
 DIR holds tokenizer_config.json and tokenizer.model, or tokenizer.json, or both. The texts are those of tests/golden/tokens.py,
-random ones out of awkward parts, and random ones out of the vocabulary; --texts adds the lines of a file. --original is the
+random ones out of awkward parts, out of the vocabulary, and out of all of Unicode (--seed); --texts adds the lines of a file. --original is the
 tokenizer.model that DIR's tokenizer.json was made of: ids must be those of sentencepiece with that one, also of text read
 literally. Where transformers is not installed, the environment of environment.sh is made and used.
 Exit status 0: equal wherever they must be; the texts in which transformers may differ are those with a run of more than 31
@@ -47,6 +47,25 @@ def texts_of_pieces(tokenizer):
     pieces = [piece.replace("\u2581", " ") for piece in tokenizer.get_vocab() if not piece.startswith("<")]
     chosen = random.Random(2)
     return ["".join(chosen.choices(pieces, k=chosen.randint(2, 60))) for _ in range(3000)]
+
+
+def texts_of_unicode(seed, count=4000):
+    """Characters from everywhere: any code point, the alphabets, marks, controls, spaces of all kinds, pieces of markup."""
+    choose = random.Random(seed)
+    ranges = [(0x20, 0x7E), (0x00, 0x1F), (0x7F, 0xFF), (0x100, 0x24F), (0x300, 0x36F), (0x370, 0x52F), (0x590, 0x6FF), (0x900, 0xDFF),
+              (0x1100, 0x11FF), (0x1E00, 0x1FFF), (0x2000, 0x206F), (0x20D0, 0x20FF), (0x2580, 0x2584), (0x2600, 0x27BF), (0x3000, 0x30FF),
+              (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xE000, 0xF8FF), (0xFE00, 0xFE0F), (0xFFF0, 0xFFFF), (0x1F1E6, 0x1F1FF),
+              (0x1F300, 0x1FAFF), (0xE0000, 0xE007F), (0x10000, 0x10FFFF)]
+    parts = [" ", "  ", "\n", "\n\n", "\r\n", "\t", "\u00a0", "\u200d", "\ufeff", "<", ">", "</", "<start_of_turn>", "<end_of_turn>", "<unused",
+             "5>", "<0x0A>", "<h1>", "[multimodal]", "<mask>", "\u2581", "the", "ing ", "2024", "<bos>", "<eos>"]
+
+    def one():
+        if choose.random() < 0.35:
+            return choose.choice(parts) * choose.choice([1, 1, 1, 2, 5, 31, 32, 40][: 5 if choose.random() < 0.9 else 8])
+        first, last = choose.choice(ranges)
+        return "".join(chr(choose.randint(first, last)) for _ in range(choose.randint(1, 6)))
+
+    return ["".join(one() for _ in range(choose.randint(1, 40))) for _ in range(count)]
 
 
 def our_ids(program, model, texts, *flags):
@@ -113,13 +132,14 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--texts")
     parser.add_argument("--original")
+    parser.add_argument("--seed", type=int, default=1, help="of the random Unicode texts")
     arguments = parser.parse_args()
     try:
         import transformers
     except ImportError:
         use_own_environment()
     tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.model)
-    texts = built_in_texts() + texts_of_pieces(tokenizer)
+    texts = built_in_texts() + texts_of_pieces(tokenizer) + texts_of_unicode(arguments.seed)
     if arguments.texts:
         with open(arguments.texts, encoding="utf-8") as file:
             texts += [line.rstrip("\n") for line in file]
