@@ -12,6 +12,9 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <optional>
+#include <utility>
+#include <vector>
 
 #include "configs/error.h"
 #include "model/embedding.h"
@@ -126,7 +129,7 @@ TEST(FusedLayers, TheGateEqualsLibTorchsOperators) {
 TEST(FusedLayers, AnEmbeddingEqualsTheLookupScaledAndSumsRepeatedIds) {
   for (const auto storage : {at::kFloat, at::kBFloat16}) {
     for (const auto& [width, pad_id] :
-         {std::pair<int64_t, std::optional<int64_t>>(5, 0), {64, 3}, {64, std::nullopt}}) {
+         std::vector<std::pair<int64_t, std::optional<int64_t>>>{{5, 0}, {64, 3}, {64, std::nullopt}}) {
       const at::Tensor weight = at::randn({11, width}).to(storage).requires_grad_(true);
       const at::Tensor other = weight.detach().clone().requires_grad_(true);
       const at::Tensor ids = at::tensor({3, 0, 3, 10, 1, 3, 0}, at::TensorOptions().dtype(at::kLong));
