@@ -56,7 +56,10 @@ if(GEMMA_SFT_CUDA)
   endif()
   set(CMAKE_CUDA_RUNTIME_LIBRARY None)
   enable_language(CUDA)
-  string(APPEND CMAKE_CUDA_FLAGS " -std=c++20")  # CMake 3.25 does not know nvcc 13's flag for CMAKE_CUDA_STANDARD
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 knows no C++20 of nvcc
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
   foreach(name c10_cuda torch_cuda)
     if(NOT EXISTS "${libtorch_dir}/lib/lib${name}.so")
       message(FATAL_ERROR "LibTorch: ${libtorch_dir}/lib/lib${name}.so does not exist; this LibTorch is for the CPU only")
