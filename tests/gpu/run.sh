@@ -116,10 +116,13 @@ trajectories() { GEMMA_SFT_TEST_DEVICE=cuda "$build/bin/golden_training_test"; }
 
 # tiny MODEL PRECISION RUN STEPS: a deterministic run on the demo's rows.
 tiny() {
-  sft train --config configs/demo/demo.yaml --device cuda --set "model.base_model=$1" --set "training.precision=$2" \
-    --set training.deterministic=true --set training.lr_scheduler=constant --set training.warmup_steps=0 \
-    --set training.warmup_ratio=null --set training.num_epochs=3 --set "training.max_steps=$4" \
-    --set output.checkpoint_every=4 --output "$work/$3" --quiet
+  cat >"$work/tiny.yaml" <<END
+model: {base_model: "$1"}
+dataset: {data_path: "$PWD/configs/demo/train.jsonl", format: training_example}
+training: {precision: $2, deterministic: true, lr_scheduler: constant, max_steps: $4, batch_size: 16}
+output: {checkpoint_every: 4}
+END
+  sft train --config "$work/tiny.yaml" --device cuda --output "$work/$3" --quiet
 }
 # With deterministic: true a run that stopped after step 8 and went on ends with the bytes of one that did not stop.
 resume() {

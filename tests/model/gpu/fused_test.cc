@@ -2,6 +2,7 @@
 // and against the paths they replace.
 #include "model/gpu/fused.h"
 
+#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/randint.h>
@@ -68,6 +69,7 @@ void expect_equal(const Layer& layer, const std::vector<at::Tensor>& inputs) {
 
 // Widths that packs of 16 bytes fill and others; fewer and more rows than parts of the weight's gradient (512).
 TEST(FusedLayers, ANormEqualsLibTorchsOperatorsForwardAndBackward) {
+  at::manual_seed(7);
   for (const int64_t width : {7, 64, 1152, 2048, 9000}) {
     for (const int64_t rows : {1, 5, 600}) {
       if (rows * width > 2'000'000) continue;
@@ -78,6 +80,7 @@ TEST(FusedLayers, ANormEqualsLibTorchsOperatorsForwardAndBackward) {
 }
 
 TEST(FusedLayers, AResidualConnectionWithItsNormEqualsTheTwoApart) {
+  at::manual_seed(7);
   for (const int64_t width : {7, 640}) {
     const std::vector<at::Tensor> inputs = {at::randn({9, width}), at::randn({9, width}), at::randn({width}).mul_(0.3)};
     expect_equal(
@@ -96,6 +99,7 @@ TEST(FusedLayers, AResidualConnectionWithItsNormEqualsTheTwoApart) {
 }
 
 TEST(FusedLayers, TheSumAloneNeedsNoNormsGradient) {
+  at::manual_seed(7);
   const HostKernels on;
   const at::Tensor x = at::randn({3, 8}).requires_grad_(true), change = at::randn({3, 8}).requires_grad_(true);
   add_rms_norm(x, change, at::zeros({8}), 1e-6).first.sum().backward();
@@ -104,6 +108,7 @@ TEST(FusedLayers, TheSumAloneNeedsNoNormsGradient) {
 }
 
 TEST(FusedLayers, HeadsWithAndWithoutNormEqualTheTwoStepsApart) {
+  at::manual_seed(7);
   for (const int64_t dim : {6, 64, 256}) {
     const int64_t tokens = 300, heads = 3;
     const at::Tensor positions = at::arange(0, tokens, at::TensorOptions().dtype(at::kLong));
@@ -120,6 +125,7 @@ TEST(FusedLayers, HeadsWithAndWithoutNormEqualTheTwoStepsApart) {
 }
 
 TEST(FusedLayers, TheGateEqualsLibTorchsOperators) {
+  at::manual_seed(7);
   for (const int64_t width : {5, 64}) {
     expect_equal([](const auto& given) -> std::vector<at::Tensor> { return {gelu_gate(given[0], given[1])}; },
                  {at::randn({7, width}).mul_(3), at::randn({7, width})});
@@ -127,6 +133,7 @@ TEST(FusedLayers, TheGateEqualsLibTorchsOperators) {
 }
 
 TEST(FusedLayers, AnEmbeddingEqualsTheLookupScaledAndSumsRepeatedIds) {
+  at::manual_seed(7);
   for (const auto storage : {at::kFloat, at::kBFloat16}) {
     for (const auto& [width, pad_id] :
          std::vector<std::pair<int64_t, std::optional<int64_t>>>{{5, 0}, {64, 3}, {64, std::nullopt}}) {
@@ -136,21 +143,30 @@ TEST(FusedLayers, AnEmbeddingEqualsTheLookupScaledAndSumsRepeatedIds) {
       const double scale = embedding_scale(width, storage);
       const at::Tensor gradient = at::randn({7, width}).to(storage);
       // What the head has left there already is added to.
-      weight.mutable_grad() = at::randn({11, width}).to(storage);
-      other.mutable_grad() = weight.grad().clone();
+      const at::Tensor before = at::randn({11, width}).to(storage);
+      weight.mutable_grad() = before.clone();
+      other.mutable_grad() = before.clone();
       const HostKernels on;
       const at::Tensor found = fused_embed(ids, weight, scale, storage, pad_id);
       const at::Tensor expected = embed(ids, other, storage, pad_id).mul(scale);
       EXPECT_TRUE(same_bits(found.detach(), expected.detach()));
       found.backward(gradient);
       expected.backward(gradient);
-      EXPECT_LE(largest_difference(weight.grad(), other.grad()), storage == at::kFloat ? 2e-6 : 0.2);
-      if (pad_id) EXPECT_TRUE(same_bits(weight.grad().select(0, *pad_id), other.grad().select(0, *pad_id)));
+      if (pad_id) EXPECT_TRUE(same_bits(weight.grad().select(0, *pad_id), before.select(0, *pad_id)));
+      // The sum is rounded once, the other path's after each addition: so against the sum in fp64.
+      at::Tensor sums = before.to(at::kDouble);
+      at::Tensor rows = gradient.mul(scale).to(at::kDouble);
+      if (pad_id) rows.masked_fill_(ids.eq(*pad_id).unsqueeze(1), 0);
+      sums.index_add_(0, ids, rows);
+      const double unit = storage == at::kFloat ? 1e-6 : 1.0 / 256;
+      EXPECT_TRUE(weight.grad().to(at::kDouble).sub(sums).abs().le(sums.abs().mul(unit).add(1e-6)).all().item<bool>());
+      EXPECT_LE(relative_difference(other.grad(), weight.grad()), storage == at::kFloat ? 1e-6 : 2e-2);
     }
   }
 }
 
 TEST(FusedLayers, FrozenWeightsAndInputsGetNoGradient) {
+  at::manual_seed(7);
   const HostKernels on;
   const at::Tensor x = at::randn({4, 8}), weight = at::randn({8}).requires_grad_(true);
   rms_norm(x, weight, 1e-6).sum().backward();
