@@ -148,5 +148,31 @@ TEST_F(JobsTest, TheEstimateSaysWhatHoldsTheRunWithTheDateOfThePrices) {
   EXPECT_EQ(json["memory"].size(), 4u);
 }
 
+TEST_F(JobsTest, TheEstimateTriesTheGuidesAdviceOnThisRun) {
+  const std::string text = run({"jobs", "estimate", "--config", config_}).out;
+  EXPECT_THAT(text, HasSubstr("out of quota, take tpu-v2-8: it does not hold this run"));
+  EXPECT_THAT(text, HasSubstr("out of memory, take tpu-v3-32: it "));
+  EXPECT_THAT(text, HasSubstr("training.batch_size: 4 with gradient_accumulation_steps: 4: tpu-v3-8 does not hold"));
+  const std::string bf16 = run({"jobs", "estimate", "--config", config_, "--set", "training.precision=bf16"}).out;
+  EXPECT_THAT(bf16, HasSubstr("out of quota, take tpu-v2-8: it does not hold this run"));
+}
+
+TEST_F(JobsTest, PreflightLooksAtAllSevenBoxesThoughSomeFail) {
+  const ProcessResult result = run({"preflight", "--config", config_});
+  EXPECT_EQ(result.exit_code, 3) << result.err;  // the rows of that configuration are not in the repository
+  EXPECT_THAT(result.out, StartsWith("❌ dataset built and exported: Data file not found"));
+  for (const char* line : {"\n❌ manifest has the expected trace count: ", "\n✅ configuration passes the dry-run: ",
+                           "\n✅ API key is valid: accepted by https://api.tunix.ai/v1 (mock mode)\n",
+                           "\n✅ quota is available: 1 of 1 tpu-v3-8 available (mock mode)\n",
+                           "\n⚠️ output place is writable: ", "\n⚠️ cost is approved: $"}) {
+    EXPECT_THAT(result.out, HasSubstr(line));
+  }
+  const nlohmann::json json =
+      nlohmann::json::parse(run({"preflight", "--config", config_, "--json"}).out, nullptr, false);
+  EXPECT_EQ(json["checks"].size(), 7u);
+  EXPECT_EQ(json["passed"], false);
+  EXPECT_EQ(run({"preflight", "--config", config_}, {{"TUNIX_MOCK_SCENARIO", "invalid_api_key"}}).exit_code, 3);
+}
+
 }  // namespace
 }  // namespace gemma_sft

@@ -110,6 +110,12 @@ const std::vector<CommandHelp>& command_helps() {
        "steps, tokens, memory, hours and cost of a job",
        {"jobs estimate --config my.yaml", "jobs estimate --config my.yaml --prices accelerators.json --json"},
        "--config FILE [options]"},
+      {"preflight",
+       "everything to look at before a job is submitted, with pass or fail",
+       {"preflight --config configs/sft_production.yaml"},
+       "--config FILE [options]",
+       "Rows, the manifest's count, the dry-run, the key, quota, the places that are written to, and the cost. Submits "
+       "nothing.\nThe exit code is that of the first check that fails."},
       {"auth test", "does the job service accept the key?", {"auth test"}, "[options]"},
       {"quota", "accelerators that are free for a project", {"quota --accelerator tpu-v3-8"}, "[options]"},
       {"eval_generate",

@@ -38,6 +38,7 @@ const std::map<std::string, ParseFunction>& parsers() {
                                                              {"jobs cancel", parse_jobs_cancel},
                                                              {"jobs download", parse_jobs_download},
                                                              {"jobs estimate", parse_jobs_estimate},
+                                                             {"preflight", parse_preflight},
                                                              {"auth test", parse_auth_test},
                                                              {"quota", parse_quota}};
   return table;

@@ -161,7 +161,7 @@ struct EvalGenerateArguments {
   std::string device = "auto";
 };
 
-enum class JobsVerb { kList, kShow, kWatch, kCancel, kDownload, kEstimate, kAuthTest, kQuota };
+enum class JobsVerb { kList, kShow, kWatch, kCancel, kDownload, kEstimate, kPreflight, kAuthTest, kQuota };
 
 struct TracesExportArguments {
   std::string manifest;
@@ -170,7 +170,7 @@ struct TracesExportArguments {
   bool skip_missing = false;  // leave out traces that the database does not have
 };
 
-// `jobs ...`, `auth test` and `quota`. Which fields a verb has, parse_jobs.cc says.
+// `jobs ...`, `preflight`, `auth test` and `quota`. Which fields a verb has, parse_jobs.cc says.
 struct JobsArguments {
   JobsVerb verb = JobsVerb::kList;
   std::optional<std::string> id;

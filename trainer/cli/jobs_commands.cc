@@ -6,12 +6,10 @@
 
 #include "configs/error.h"
 #include "configs/secrets.h"
-#include "trainer/cli/jobs_data.h"
+#include "trainer/cli/jobs_estimate.h"
 #include "trainer/cli/jobs_service.h"
 #include "trainer/cli/jobs_watch.h"
-#include "trainer/cli/program.h"
 #include "trainer/tunix/download_job.h"
-#include "trainer/tunix/job_spec.h"
 
 namespace gemma_sft {
 namespace {
@@ -121,7 +119,9 @@ int watch_and_download(JobService& service, const std::string& id, bool watch,
       output.warn(fmt::format("{}: mock mode trains nothing: there is no model, and nothing was downloaded{}", id,
                               service.mark()));
     } else {
-      const DownloadResult result = download_job(service.client(), id, *output_dir, real_file_system());
+      const DownloadResult result =
+          when_interrupted(output, "stopped while downloading: the same command goes on where it is",
+                           [&] { return download_job(service.client(), id, *output_dir, real_file_system()); });
       summary["output_dir"] = result.folder.string();
       summary["files"] = result.artifacts.size();
       summary["bytes"] = result.bytes;
@@ -178,47 +178,12 @@ int quota(JobService& service, const JobsArguments& arguments, const Environment
                   quota.console_url.empty() ? "https://console.cloud.google.com/iam-admin/quotas" : quota.console_url));
 }
 
-int estimate(const JobsArguments& arguments, const EnvironmentReader& environment, const Output& output) {
-  LoadOptions options;
-  options.assignments = arguments.assignments;
-  const LoadedConfig loaded = load_config(*arguments.config, options);
-  for (const std::string& warning : loaded.warnings) output.warn(warning);
-  const JobData data = read_job_data(loaded, Missing::kIsAccepted, output);
-  const PriceTable prices = arguments.prices ? load_prices(*arguments.prices) : built_in_prices();
-  const JobEstimate made = estimate_of(loaded.config, data, prices);
-  Json json = Json::parse(estimate_json(made));
-  print_line(output, fmt::format("Estimate of {} (prices of {}: {})", loaded.file, prices.as_of, prices.source));
-  if (!output.json()) output.print(estimate_text(made));
-  if (tunix_mode(environment) == TunixMode::kReal) {
-    JobService service({.base_url = arguments.base_url, .configured = loaded.config.tunix.api_base_url, .job_id = {}},
-                       environment, output);
-    const JobSpec spec = make_job_spec({.config = loaded.config,
-                                        .run_id = default_run_id(loaded.config),
-                                        .output_uri = {},
-                                        .max_seq_length = data.max_seq_length,
-                                        .dataset_id = "",
-                                        .submission = "",
-                                        .config_sha256 = "",
-                                        .client_version = version()});
-    const ServiceEstimate theirs = service.client().estimate_cost(spec);
-    json["service"] = {{"steps", theirs.steps},
-                       {"tokens", theirs.tokens},
-                       {"hours", {{"low", theirs.hours_low}, {"high", theirs.hours_high}}},
-                       {"usd", {{"low", theirs.usd_low}, {"high", theirs.usd_high}}}};
-    print_line(output,
-               fmt::format("  {:<12} {:.1f} to {:.1f} hours, ${:.2f} to ${:.2f}, says {}", "service", theirs.hours_low,
-                           theirs.hours_high, theirs.usd_low, theirs.usd_high, service.base_url()));
-  }
-  print_json(output, json);
-  require_affordable(made, loaded.config);
-  return 0;
-}
-
 }  // namespace
 
 int run_jobs(const JobsArguments& arguments, const Output& output) {
   const EnvironmentReader environment;
-  if (arguments.verb == JobsVerb::kEstimate) return estimate(arguments, environment, output);
+  if (arguments.verb == JobsVerb::kEstimate) return run_jobs_estimate(arguments, environment, output);
+  if (arguments.verb == JobsVerb::kPreflight) return run_preflight(arguments, environment, output);
   JobService service({.base_url = arguments.base_url, .configured = {}, .job_id = arguments.id}, environment, output);
   switch (arguments.verb) {
     case JobsVerb::kList: return list(service, arguments, environment, output);
@@ -228,7 +193,8 @@ int run_jobs(const JobsArguments& arguments, const Output& output) {
     case JobsVerb::kDownload: return watch_and_download(service, *arguments.id, false, arguments.output_dir, output);
     case JobsVerb::kAuthTest: return auth_test(service, output);
     case JobsVerb::kQuota: return quota(service, arguments, environment, output);
-    case JobsVerb::kEstimate: break;
+    case JobsVerb::kEstimate:
+    case JobsVerb::kPreflight: break;
   }
   throw Error(ErrorKind::kInternal, "a command without an answer");
 }

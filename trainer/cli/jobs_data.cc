@@ -15,7 +15,21 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Rows that can be read, without a tokenizer: lengths are not known.
+std::optional<fs::path> find_model(const LoadedConfig& loaded, Missing missing, const Output& output) {
+  const ModelSection& model = loaded.config.model;
+  const auto local = find_configured_path(model.base_model, loaded.file);
+  try {
+    return require_model_folder(local ? local->string() : model.base_model, model.revision);
+  } catch (const Error& error) {
+    if (missing == Missing::kIsAnError || error.kind() != ErrorKind::kModel) throw;
+    output.warn(fmt::format("{} is not on this machine: rows are not tokenised, and its published shape is taken",
+                            model.base_model));
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
 int64_t count_rows(const fs::path& file, const DatasetSection& dataset) {
   ExampleReader reader(file.string(), dataset.format);
   int64_t rows = 0;
@@ -31,21 +45,6 @@ int64_t count_rows(const fs::path& file, const DatasetSection& dataset) {
   }
   return rows;
 }
-
-std::optional<fs::path> find_model(const LoadedConfig& loaded, Missing missing, const Output& output) {
-  const ModelSection& model = loaded.config.model;
-  const auto local = find_configured_path(model.base_model, loaded.file);
-  try {
-    return require_model_folder(local ? local->string() : model.base_model, model.revision);
-  } catch (const Error& error) {
-    if (missing == Missing::kIsAnError || error.kind() != ErrorKind::kModel) throw;
-    output.warn(fmt::format("{} is not on this machine: rows are not tokenised, and its published shape is taken",
-                            model.base_model));
-    return std::nullopt;
-  }
-}
-
-}  // namespace
 
 JobData read_job_data(const LoadedConfig& loaded, Missing missing, const Output& output) {
   const RunConfig& config = loaded.config;

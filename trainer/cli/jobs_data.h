@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -31,6 +32,9 @@ struct JobData {
 
 // Reads and tokenises every row where it can. Throws Error(kData), Error(kModel).
 JobData read_job_data(const LoadedConfig& loaded, Missing missing, const Output& output);
+
+// Rows of the file that can be read, whatever their length: no tokenizer is needed.
+int64_t count_rows(const std::filesystem::path& file, const DatasetSection& dataset);
 
 JobEstimate estimate_of(const RunConfig& config, const JobData& data, const PriceTable& prices);
 

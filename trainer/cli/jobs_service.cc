@@ -36,20 +36,33 @@ void warn_of_readable_key(const std::string& origin, const Output& output) {
   }
 }
 
-double retry_seconds(const EnvironmentReader& environment) {
-  constexpr double kDefault = 300;
+double retry_seconds_of(const EnvironmentReader& environment, double otherwise) {
   const auto text = environment.find("TUNIX_RETRY_SECONDS");
-  if (!text) return kDefault;
+  if (!text) return otherwise;
   double seconds = 0;
   const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), seconds);
   if (error != std::errc() || end != text->data() + text->size() || !(seconds >= 0 && seconds <= 86400)) {
     throw Error(ErrorKind::kUsage, fmt::format("{}: expected seconds from 0 to 86400; unset it for {}",
-                                               environment.origin("TUNIX_RETRY_SECONDS"), kDefault));
+                                               environment.origin("TUNIX_RETRY_SECONDS"), otherwise));
   }
   return seconds;
 }
 
 }  // namespace
+
+PriceTable find_prices(const std::optional<std::string>& file, JobService& service, const Output& output) {
+  if (file) return load_prices(*file);
+  if (service.is_mock()) return built_in_prices();
+  try {
+    PriceTable offered = service.client().accelerators();
+    if (!offered.accelerators.empty()) return with_speeds(std::move(offered), built_in_prices());
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kApi) throw;
+    output.warn(fmt::format("the accelerators of {} are not known, and those that are built in are taken: {}",
+                            service.base_url(), error.what()));
+  }
+  return built_in_prices();
+}
 
 fs::path local_runs_folder(const EnvironmentReader& environment) {
   const auto folder = environment.find("TRAINING_OUTPUT_DIR");
@@ -74,13 +87,13 @@ JobService::JobService(const ServiceRequest& request, const EnvironmentReader& e
   if (is_mock_) {
     open_mock(environment);
   } else {
-    open_real(environment, output);
+    open_real(environment, request.retry_seconds, output);
   }
 }
 
 JobService::~JobService() = default;
 
-void JobService::open_real(const EnvironmentReader& environment, const Output& output) {
+void JobService::open_real(const EnvironmentReader& environment, double retry_seconds, const Output& output) {
   const auto key = environment.find("TUNIX_API_KEY");
   if (!key) {
     throw Error(ErrorKind::kAuthentication,
@@ -103,7 +116,7 @@ void JobService::open_real(const EnvironmentReader& environment, const Output& o
   options.base_url = base_url_;
   options.key = *key;
   options.key_origin = origin;
-  options.retry_seconds = retry_seconds(environment);
+  options.retry_seconds = retry_seconds_of(environment, retry_seconds);
   options.seed = std::random_device()();
   client_ = std::make_unique<HttpJobClient>(*transport_, real_clock(), std::move(options));
 }

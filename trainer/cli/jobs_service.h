@@ -12,6 +12,7 @@
 #include "trainer/tunix/http_transport.h"
 #include "trainer/tunix/job_client.h"
 #include "trainer/tunix/job_record.h"
+#include "trainer/tunix/price_table.h"
 
 namespace gemma_sft {
 
@@ -19,7 +20,10 @@ struct ServiceRequest {
   std::optional<std::string> base_url;    // --base-url
   std::optional<std::string> configured;  // tunix.api_base_url, where there is a configuration
   std::optional<std::string> job_id;      // its run folder knows where it was submitted
+  double retry_seconds = 300;             // how long a call is tried again, where TUNIX_RETRY_SECONDS does not say it
 };
+
+inline constexpr double kBriefly = 10;  // retry_seconds of commands that only ask
 
 // Mode, key and address are read once. While it holds a key the process leaves no core dump.
 class JobService {
@@ -41,7 +45,7 @@ class JobService {
   void set_mock_run(const std::filesystem::path& folder, JobRecord& record, std::optional<int64_t> total_steps);
 
  private:
-  void open_real(const EnvironmentReader& environment, const Output& output);
+  void open_real(const EnvironmentReader& environment, double retry_seconds, const Output& output);
   void open_mock(const EnvironmentReader& environment);
 
   bool is_mock_ = true;
@@ -51,6 +55,10 @@ class JobService {
   std::filesystem::path mock_folder_;
   JobRecord* mock_record_ = nullptr;
 };
+
+// What accelerators there are and what they cost: the file's, else what the service of real mode tells, else what is
+// built in, with a warning.
+PriceTable find_prices(const std::optional<std::string>& file, JobService& service, const Output& output);
 
 // Where run folders are when no configuration says it: TRAINING_OUTPUT_DIR, or artifacts/training_runs where that is
 // not set or names a bucket.

@@ -6,95 +6,24 @@
 
 #include "configs/environment.h"
 #include "configs/error.h"
-#include "configs/resolved_yaml.h"
 #include "configs/secrets.h"
-#include "data/files/sha256.h"
 #include "trainer/cli/jobs_commands.h"
 #include "trainer/cli/jobs_data.h"
+#include "trainer/cli/jobs_places.h"
 #include "trainer/cli/jobs_service.h"
 #include "trainer/cli/jobs_watch.h"
 #include "trainer/cli/program.h"
 #include "trainer/cli/status_lines.h"
 #include "trainer/cli/train_request.h"
 #include "trainer/run/run_directory.h"
-#include "trainer/run/run_manifest.h"
 #include "trainer/tunix/download_job.h"
 #include "trainer/tunix/job_dataset.h"
-#include "trainer/tunix/job_spec.h"
+#include "trainer/tunix/submit_job.h"
 
 namespace gemma_sft {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool is_bucket(const std::string& path) { return path.starts_with("gs://"); }
-
-// The run's own folder is on this machine; a gs:// address is where the service writes.
-struct Places {
-  RunPlace local;
-  std::optional<std::string> output_uri;
-};
-
-Places find_places(const TrainArguments& arguments, const TrainRequest& request, const EnvironmentReader& environment) {
-  Places places;
-  const std::string& chosen = request.loaded.config.output.run_dir;
-  std::optional<std::string> bucket;
-  RunConfig local = request.loaded.config;
-  if (is_bucket(chosen)) {
-    bucket = chosen;
-    local.output.run_dir = local_runs_folder(environment).string();
-  } else {  // TRAINING_OUTPUT_DIR may stand before an address in the file, which then is still where the service writes
-    LoadOptions options;
-    options.assignments = arguments.assignments;
-    options.dotenv = "";
-    options.environment = [&](const std::string& name) -> std::optional<std::string> {
-      return name == "TRAINING_OUTPUT_DIR" ? std::nullopt : environment.find(name);
-    };
-    const std::string of_file = load_config(arguments.config, options).config.output.run_dir;
-    if (is_bucket(of_file)) bucket = of_file;
-  }
-  if (arguments.output && is_bucket(*arguments.output)) {
-    throw Error(ErrorKind::kUsage, fmt::format("--output {}: the run folder is on this machine; an address for the "
-                                               "service belongs into output.run_dir or --output-dir",
-                                               *arguments.output));
-  }
-  places.local = resolve_run_place(
-      local, {.run_id = arguments.run_id, .exact_folder = arguments.output, .resume = request.resume});
-  if (bucket) {
-    while (bucket->ends_with('/')) bucket->pop_back();
-    places.output_uri = fmt::format("{}/run_{}", *bucket, places.local.id);
-  }
-  return places;
-}
-
-// The record that this run goes on from, or a new one. A record of mock mode is no obstacle to a real run.
-JobRecord open_record(const Places& places, const JobService& service, const std::string& config_sha256,
-                      const std::string& project) {
-  const fs::path& folder = places.local.folder;
-  if (auto found = find_job_record(folder); found && !(found->mode == "mock" && !service.is_mock())) {
-    const auto refuse = [&](const std::string& why) {
-      throw Error(ErrorKind::kUsage, fmt::format("{}: {}; start another run with --resume never",
-                                                 (folder / kJobRecordName).string(), why));
-    };
-    if (found->mode != service.mode()) refuse("it is a job of the service, and this is mock mode (TUNIX_MODE)");
-    if (found->base_url != service.base_url()) {
-      refuse(
-          fmt::format("its job was submitted to {}, and the address now is {}", found->base_url, service.base_url()));
-    }
-    if (found->config_sha256 != config_sha256) refuse("it was submitted with another configuration");
-    return *found;
-  }
-  JobRecord record;
-  record.run_id = places.local.id;
-  record.mode = service.mode();
-  record.base_url = service.base_url();
-  record.project_id = project;
-  // Mock mode is the same in every detail each time.
-  record.idempotency_key = service.is_mock() ? "gemma-sft-" + places.local.id : new_idempotency_key(places.local.id);
-  record.config_sha256 = config_sha256;
-  record.created_at = utc_timestamp();
-  return record;
-}
 
 void require_project(const JobService& service, const RunConfig& config) {
   if (service.is_mock() || config.tunix.project_id) return;
@@ -112,7 +41,7 @@ int run_tunix_train(const TrainArguments& arguments, const Output& output) {
   const EnvironmentReader environment;
   const TrainRequest request = make_train_request(arguments);
   const RunConfig& config = request.loaded.config;
-  const Places places = find_places(arguments, request, environment);
+  const JobPlaces places = find_job_places(arguments, request, environment);
   for (const std::string& warning : request.loaded.warnings) output.warn(warning);
   print_config_status(request, output);
 
@@ -124,7 +53,7 @@ int run_tunix_train(const TrainArguments& arguments, const Output& output) {
   const JobData data =
       read_job_data(request.loaded, service.is_mock() ? Missing::kIsAccepted : Missing::kIsAnError, output);
   output.status(fmt::format("Dataset loaded: {} training examples", data.rows.value_or(0)));
-  const PriceTable prices = arguments.prices ? load_prices(*arguments.prices) : built_in_prices();
+  const PriceTable prices = find_prices(arguments.prices, service, output);
   const JobEstimate estimate = estimate_of(config, data, prices);
   output.note("estimate:\n" + estimate_text(estimate));
   if (const MemoryFit* fit = estimate.find_memory(estimate.accelerator); fit != nullptr && !fit->fits) {
@@ -142,47 +71,33 @@ int run_tunix_train(const TrainArguments& arguments, const Output& output) {
   const fs::path& folder = places.local.folder;
   FileSystem& files = real_file_system();
   const RunLock lock(folder, files);
-  const std::string yaml = to_yaml(config);
-  JobRecord record = open_record(places, service, sha256_hex(yaml), config.tunix.project_id.value_or(""));
-  const bool was_known = find_job_record(folder).has_value() && record.mode == find_job_record(folder)->mode;
+  SubmitRequest submission{.config = config,
+                           .place = places.local,
+                           .output_uri = places.output_uri,
+                           .mode = service.mode(),
+                           .base_url = service.base_url(),
+                           .max_seq_length = data.max_seq_length,
+                           .client_version = version(),
+                           .write_rows = {}};
+  if (data.index != nullptr) {
+    submission.write_rows = [&] {
+      DatasetUpload rows =
+          write_job_dataset(*data.index, data.tokenizer, config.dataset.parse_control_tokens, folder, files);
+      rows.dataset_key = data.manifest ? data.manifest->dataset_key : fs::path(data.index->file).stem().string();
+      rows.manifest_json = manifest_text(data);
+      return rows;
+    };
+  }
+  OpenedRecord opened = open_job_record(submission);
+  JobRecord& record = opened.record;
+  service.set_mock_run(folder, record, data.steps);
   if (record.job_id.empty()) {
-    DatasetUpload upload;
-    if (data.index != nullptr) {
-      upload = write_job_dataset(*data.index, data.tokenizer, config.dataset.parse_control_tokens, folder, files);
-      upload.dataset_key = data.manifest ? data.manifest->dataset_key : fs::path(data.index->file).stem().string();
-      upload.manifest_json = manifest_text(data);
-    }
-    if (!record.dataset_sha256.empty() && record.dataset_sha256 != upload.sha256) {
-      throw Error(ErrorKind::kUsage,
-                  fmt::format("{}: it was begun with other rows; start another run with --resume never",
-                              (folder / kJobRecordName).string()));
-    }
-    record.dataset_sha256 = upload.sha256;
-    write_file_durably(files, folder / "config.yaml", yaml);
-    write_job_record(folder, record, files);
-    service.set_mock_run(folder, record, data.steps);
-    if (data.index != nullptr && record.dataset_id.empty()) {
-      record.dataset_id =
-          service.client().upload_dataset(upload, record.project_id, record.idempotency_key + "-dataset");
-      write_job_record(folder, record, files);
-    }
-    const JobSpec spec = make_job_spec({.config = config,
-                                        .run_id = places.local.id,
-                                        .output_uri = places.output_uri,
-                                        .max_seq_length = data.max_seq_length,
-                                        .dataset_id = record.dataset_id,
-                                        .submission = record.idempotency_key,
-                                        .config_sha256 = record.config_sha256,
-                                        .client_version = version()});
-    write_file_durably(files, folder / "job_request.json", spec.body + "\n");
-    const Job job = service.client().submit(spec, was_known ? Attempt::kRepeated : Attempt::kFirst);
-    record.job_id = job.id;
-    record.last_state = job_state_name(job.state);
-    write_job_record(folder, record, files);
+    const Job job =
+        when_interrupted(output, "stopped while submitting: the same command looks for the job before it submits again",
+                         [&] { return submit_job(service.client(), submission, opened, files); });
     output.status(fmt::format("Job submitted to Tunix: {}", job.id));
     print_line(output, "🔗 Monitor: " + dashboard_url(job));
   } else {
-    service.set_mock_run(folder, record, data.steps);
     output.status(fmt::format("Job submitted to Tunix before: {}", record.job_id));
     print_line(output, "🔗 Monitor: " + dashboard_url({.id = record.job_id}));
   }
@@ -214,7 +129,10 @@ int run_tunix_train(const TrainArguments& arguments, const Output& output) {
   if (service.is_mock()) {
     output.note("mock mode trains nothing: there is no model");
   } else if (arguments.download) {
-    const DownloadResult result = download_job(service.client(), job.id, folder / "downloaded", files);
+    const DownloadResult result = when_interrupted(
+        output,
+        fmt::format("stopped while downloading: the same command, or gemma-sft jobs download {}, goes on", job.id),
+        [&] { return download_job(service.client(), job.id, folder / "downloaded", files); });
     output.status(fmt::format("Model downloaded: {}", (result.folder / "final_model").string()));
     summary["output_dir"] = result.folder.string();
   }

@@ -27,15 +27,12 @@ Job watch_job(JobService& service, const std::string& id, WatchEvents events, co
   options.first_delay = service.poll_seconds();
   if (service.is_mock()) options.longest_delay = 0;
   options.events = events == WatchEvents::kYes;
-  try {
-    return follow_job(service.client(), id, service.clock(), options, observer);
-  } catch (const Interrupted&) {
-    output.write_error_stream(
-        fmt::format("detached: the job {} goes on; gemma-sft jobs watch {} follows it again, gemma-sft jobs cancel {} "
-                    "ends it\n",
-                    id, id, id));
-    throw;
-  }
+  return when_interrupted(
+      output,
+      fmt::format("detached: the job {} goes on; gemma-sft jobs watch {} follows it again, gemma-sft jobs cancel {} "
+                  "ends it",
+                  id, id, id),
+      [&] { return follow_job(service.client(), id, service.clock(), options, observer); });
 }
 
 }  // namespace gemma_sft

@@ -20,4 +20,15 @@ enum class WatchEvents { kNo, kYes };
 // Interrupted; the job goes on.
 Job watch_job(JobService& service, const std::string& id, WatchEvents events, const Output& output);
 
+// What `act` gives. Where a stop signal cuts it short: says `text` on stderr and lets Interrupted go on.
+template <typename Act>
+auto when_interrupted(const Output& output, const std::string& text, const Act& act) {
+  try {
+    return act();
+  } catch (const Interrupted&) {
+    output.write_error_stream(text + "\n");
+    throw;
+  }
+}
+
 }  // namespace gemma_sft

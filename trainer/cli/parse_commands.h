@@ -38,6 +38,7 @@ CommandLine parse_jobs_watch(const std::string& program, const Words& rest);
 CommandLine parse_jobs_cancel(const std::string& program, const Words& rest);
 CommandLine parse_jobs_download(const std::string& program, const Words& rest);
 CommandLine parse_jobs_estimate(const std::string& program, const Words& rest);
+CommandLine parse_preflight(const std::string& program, const Words& rest);
 CommandLine parse_auth_test(const std::string& program, const Words& rest);
 CommandLine parse_quota(const std::string& program, const Words& rest);
 

@@ -33,6 +33,28 @@ CommandLine parse_one_job(const std::string& program, const std::string& command
       });
 }
 
+CommandLine parse_configured(const std::string& program, const std::string& command, JobsVerb verb, const Words& rest) {
+  return run_parser(
+      program, command, rest,
+      [](CommandParser& parser) {
+        parser.required_text("--config", "FILE", "the configuration (YAML); required");
+        add_set_option(parser);
+        parser.text("--prices", "FILE", "a price table in the form of configs/accelerators.json");
+        add_base_url_option(parser);
+      },
+      [&](const CommandParser& parser) {
+        JobsArguments jobs;
+        jobs.verb = verb;
+        jobs.config = parser.get("--config");
+        for (const std::string& word : parser.all("--set")) {
+          jobs.assignments.push_back(assignment_from_set(parser, word));
+        }
+        jobs.prices = parser.find("--prices");
+        jobs.base_url = parser.find("--base-url");
+        return jobs;
+      });
+}
+
 }  // namespace
 
 CommandLine parse_jobs_show(const std::string& program, const Words& rest) {
@@ -91,25 +113,11 @@ CommandLine parse_jobs_list(const std::string& program, const Words& rest) {
 }
 
 CommandLine parse_jobs_estimate(const std::string& program, const Words& rest) {
-  return run_parser(
-      program, "jobs estimate", rest,
-      [](CommandParser& parser) {
-        parser.required_text("--config", "FILE", "the configuration (YAML); required");
-        add_set_option(parser);
-        parser.text("--prices", "FILE", "a price table in the form of configs/accelerators.json");
-        add_base_url_option(parser);
-      },
-      [](const CommandParser& parser) {
-        JobsArguments jobs;
-        jobs.verb = JobsVerb::kEstimate;
-        jobs.config = parser.get("--config");
-        for (const std::string& word : parser.all("--set")) {
-          jobs.assignments.push_back(assignment_from_set(parser, word));
-        }
-        jobs.prices = parser.find("--prices");
-        jobs.base_url = parser.find("--base-url");
-        return jobs;
-      });
+  return parse_configured(program, "jobs estimate", JobsVerb::kEstimate, rest);
+}
+
+CommandLine parse_preflight(const std::string& program, const Words& rest) {
+  return parse_configured(program, "preflight", JobsVerb::kPreflight, rest);
 }
 
 CommandLine parse_auth_test(const std::string& program, const Words& rest) {

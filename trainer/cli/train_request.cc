@@ -31,27 +31,6 @@ void require_local_place(const TrainRequest& request) {
   }
 }
 
-void require_writable_place(const fs::path& folder) {
-  std::error_code error;
-  fs::path existing = fs::absolute(folder, error);
-  while (!error && !fs::exists(fs::symlink_status(existing, error)) && existing != existing.parent_path()) {
-    existing = existing.parent_path();
-    error.clear();
-  }
-  if (!fs::is_directory(existing, error)) {
-    throw Error(ErrorKind::kIo,
-                fmt::format("{}: cannot make the run folder: {} is not a folder; choose another place with "
-                            "--output-dir or --output",
-                            folder.string(), existing.string()));
-  }
-  if (access(existing.c_str(), W_OK | X_OK) != 0) {
-    throw Error(ErrorKind::kIo,
-                fmt::format("{}: cannot make the run folder: {} cannot be written to; choose another place "
-                            "with --output-dir or --output",
-                            folder.string(), existing.string()));
-  }
-}
-
 std::vector<fs::path> checkpoint_folders_newest_first(const fs::path& run_folder) {
   std::vector<int64_t> steps;
   std::error_code error;
@@ -143,6 +122,27 @@ void require_startable(const TrainRequest& request, const DatasetPlaces& dataset
                 fmt::format("--resume {}: not found; expected auto, never, a checkpoint folder or a "
                             "run folder",
                             request.resume_folder->string()));
+  }
+}
+
+void require_writable_place(const fs::path& folder) {
+  std::error_code error;
+  fs::path existing = fs::absolute(folder, error);
+  while (!error && !fs::exists(fs::symlink_status(existing, error)) && existing != existing.parent_path()) {
+    existing = existing.parent_path();
+    error.clear();
+  }
+  if (!fs::is_directory(existing, error)) {
+    throw Error(ErrorKind::kIo,
+                fmt::format("{}: cannot make the run folder: {} is not a folder; choose another place with "
+                            "--output-dir or --output",
+                            folder.string(), existing.string()));
+  }
+  if (access(existing.c_str(), W_OK | X_OK) != 0) {
+    throw Error(ErrorKind::kIo,
+                fmt::format("{}: cannot make the run folder: {} cannot be written to; choose another place "
+                            "with --output-dir or --output",
+                            folder.string(), existing.string()));
   }
 }
 

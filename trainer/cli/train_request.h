@@ -34,6 +34,9 @@ bool needs_rows_from_database(const TrainArguments& arguments);
 // device, place to write to, checkpoint to resume from. Throws Error.
 void require_startable(const TrainRequest& request, const DatasetPlaces& dataset);
 
+// `folder` can be made or written to, as far as permissions tell. Throws Error(kIo).
+void require_writable_place(const std::filesystem::path& folder);
+
 // --device can be honoured by this build and machine, as far as files tell. Throws Error(kUsage).
 void require_device(const std::string& device);
 

@@ -15,7 +15,6 @@ struct Exchange {
   const HttpRequest* request = nullptr;
   const CurlOptions* options = nullptr;
   HttpResponse response;
-  uint64_t received = 0;
   bool too_large = false;
   bool body_begun = false;
   bool body_refused = false;
@@ -63,12 +62,11 @@ size_t on_header(char* bytes, size_t size, size_t count, void* user) {
 size_t on_body(char* bytes, size_t size, size_t count, void* user) {
   auto& exchange = *static_cast<Exchange*>(user);
   const std::string_view piece(bytes, size * count);
-  exchange.received += piece.size();
-  if (exchange.received > exchange.request->max_body_bytes) {
-    exchange.too_large = true;
-    return 0;
-  }
   if (!streams(exchange)) {
+    if (exchange.response.body.size() + piece.size() > exchange.request->max_body_bytes) {
+      exchange.too_large = true;
+      return 0;
+    }
     exchange.response.body += piece;
     return piece.size();
   }
@@ -137,8 +135,9 @@ class CurlTransport : public HttpTransport {
     if (!options_.ca_file.empty()) curl_easy_setopt(curl, CURLOPT_CAINFO, options_.ca_file.c_str());
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS,
                      milliseconds(std::min(options_.connect_seconds, request.seconds)));
-    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, static_cast<long>(std::max(1.0, options_.stall_seconds)));
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, static_cast<long>(request.least_bytes_per_second));
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME,
+                     static_cast<long>(std::max(1.0, std::min(options_.stall_seconds, request.seconds))));
     if (!request.sink) curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, milliseconds(request.seconds));
     const auto origin = find_origin(request.url);
     if (origin && origin->is_loopback()) curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");

@@ -1,6 +1,9 @@
 #include "trainer/tunix/download_job.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -25,7 +28,13 @@ class FileSink : public ArtifactSink {
  public:
   FileSink(fs::path path, FileSystem& files) : path_(std::move(path)), files_(files) {
     std::error_code error;
-    if (fs::is_regular_file(fs::symlink_status(path_, error))) size_ = fs::file_size(path_, error);
+    const fs::file_status status = fs::symlink_status(path_, error);
+    if (!fs::exists(status)) return;
+    if (fs::is_regular_file(status) && fs::hard_link_count(path_, error) == 1 && !error) {
+      size_ = fs::file_size(path_, error);
+    } else {
+      files_.remove(path_);  // a link or a pipe: what is written to it would land elsewhere
+    }
     if (error) size_ = 0;
   }
   uint64_t size() const override { return size_; }
@@ -68,6 +77,27 @@ void require_plain_folder(const fs::path& folder) {
   throw Error(ErrorKind::kIo, fmt::format("{}: expected a folder, found a link or a file; remove it", folder.string()));
 }
 
+// `folder` becomes one that nobody else can put a link into. One that others could write to until now is emptied.
+void make_private(const fs::path& folder, FileSystem& files) {
+  for (int attempt = 1;; ++attempt) {
+    files.make_directories(folder);
+    const int descriptor = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat status {};
+    const bool read = descriptor >= 0 && fstat(descriptor, &status) == 0;
+    const bool is_ours = read && status.st_uid == geteuid();
+    const bool was_open = read && (status.st_mode & 022) != 0;
+    if (is_ours) fchmod(descriptor, 0700);
+    if (descriptor >= 0) close(descriptor);
+    if (!is_ours) {
+      throw Error(
+          ErrorKind::kIo,
+          fmt::format("{}: expected a folder of this user's, found another's or a link; remove it", folder.string()));
+    }
+    if (!was_open || attempt == 2) return;
+    files.remove_tree(folder);
+  }
+}
+
 void require_usable(const std::vector<Artifact>& artifacts) {
   std::map<std::string, std::string> seen;  // in lower case -> as it is
   std::set<std::string> folders;
@@ -107,9 +137,15 @@ std::string list_text(const std::string& id, const std::vector<Artifact>& artifa
 // Does `folder` hold exactly what would be downloaded?
 bool holds_all(const fs::path& folder, const std::string& list, const std::vector<Artifact>& artifacts) {
   std::error_code error;
-  if (!fs::is_regular_file(folder / kListName, error) || read_file(folder / kListName, 64 << 20) != list) return false;
+  if (!fs::is_regular_file(fs::symlink_status(folder / kListName, error)) ||
+      read_file(folder / kListName, 64 << 20) != list)
+    return false;
   return std::all_of(artifacts.begin(), artifacts.end(), [&](const Artifact& artifact) {
-    const fs::path file = folder / artifact.path;
+    fs::path file = folder;
+    for (const fs::path& part : fs::path(artifact.path)) {
+      file /= part;
+      if (fs::is_symlink(fs::symlink_status(file, error))) return false;
+    }
     return fs::is_regular_file(fs::symlink_status(file, error)) && fs::file_size(file, error) == artifact.size &&
            sha256_file(file) == artifact.sha256;
   });
@@ -191,9 +227,9 @@ DownloadResult download_job(JobClient& client, const std::string& id, const fs::
   fs::path partial = folder;
   partial += ".partial";
   require_plain_folder(partial);
+  make_private(partial, files);
   const fs::path parts = partial / "parts";
   const fs::path whole = partial / "whole";
-  files.make_directories(partial);
   require_plain_folder(parts);
   require_plain_folder(whole);
   files.make_directories(parts);

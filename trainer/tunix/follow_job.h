@@ -12,7 +12,7 @@ namespace gemma_sft {
 struct FollowOptions {
   double first_delay = 2;  // seconds between two looks; grows while nothing changes
   double longest_delay = 30;
-  bool events = false;  // ask for the job's events, too
+  bool events = false;  // the job's events, too: as a stream, or in pages where the service has none
 };
 
 struct FollowObserver {

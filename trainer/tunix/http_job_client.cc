@@ -9,6 +9,7 @@
 
 #include "data/files/input_file.h"
 #include "data/files/sha256.h"
+#include "trainer/tunix/event_stream.h"
 
 namespace gemma_sft {
 namespace {
@@ -18,8 +19,11 @@ using Json = nlohmann::ordered_json;
 constexpr int kMostRedirects = 5;
 constexpr int kConfirmed404 = 3;
 constexpr double kCallSeconds = 60;
-constexpr uint64_t kPartBytes = 8'000'000;
-constexpr int kMostPages = 10;  // of jobs, when one's own is looked for
+constexpr uint64_t kLeastProgress = 1'000'000;  // bytes of a download after which its time begins anew
+constexpr double kPartSeconds = 120;
+constexpr uint64_t kPartBytes = 4'000'000;
+constexpr int64_t kSlowestDownload = 1000;  // bytes a second
+constexpr int kMostPages = 10;              // of jobs, when one's own is looked for
 
 std::string percent_encoded(std::string_view text, std::string_view kept = "") {
   std::string result;
@@ -56,6 +60,15 @@ std::optional<uint64_t> parse_whole(const std::string& text) {
   return value;
 }
 
+bool is_strong_tag(const std::string& tag) {
+  return tag.size() > 2 && tag.size() < 200 && tag.front() == '"' && tag.back() == '"' &&
+         std::all_of(tag.begin(), tag.end(), [](char c) { return c > ' ' && c < 127; });
+}
+
+bool is_digest_tag(const std::string& tag) {
+  return is_strong_tag(tag) && tag.size() == 66 && tag.find_first_not_of("0123456789abcdef", 1) == 65;
+}
+
 bool is_redirect(int status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
@@ -74,7 +87,6 @@ struct HttpJobClient::Call {
   std::string what;  // "GET /jobs/job_1", for messages
   // Reads the body of a 2xx; throws Unreadable.
   std::function<void(const HttpResponse&)> accept = [](const HttpResponse&) {};
-  bool repeats = true;       // may be sent again when its outcome is not known
   bool leaves_home = false;  // may be redirected to another server, which does not get the key
   int confirm_404 = 0;       // how often a 404 is asked about again
   std::string job_id = {};
@@ -125,8 +137,10 @@ HttpRequest HttpJobClient::make_request(HttpMethod method, const std::string& pa
 
 // Follows redirects as far as that is safe, and puts the key where it belongs.
 HttpResponse HttpJobClient::send_once(HttpRequest request, const Call& call) {
+  const double end = clock_.now() + request.seconds;
   for (int redirects = 0;; ++redirects) {
     HttpRequest dressed = request;
+    dressed.seconds = std::max(end - clock_.now(), 0.001);
     if (find_origin(request.url) == origin_) dressed.headers.emplace_back("Authorization", "Bearer " + options_.key);
     HttpResponse response = transport_.send(dressed);
     const auto contract = response.find_header("tunix-contract");
@@ -166,9 +180,19 @@ bool HttpJobClient::passes(const HttpResponse& response) const {
     case 502:
     case 503:
     case 504: return true;
-    case 429: return parse_problem(429, response.body, text_).code != "quota_exceeded";
+    case 429: return !is_about_quota(parse_problem(429, response.body, text_));
     default: return false;
   }
+}
+
+// Interrupted, or a certificate that will be no better the next time.
+void HttpJobClient::require_passing(const TransportFailure& failure) const {
+  if (failure.kind == TransportFailure::Kind::kInterrupted) throw Interrupted{};
+  if (failure.kind != TransportFailure::Kind::kUntrusted) return;
+  throw Error(ErrorKind::kApi,
+              fmt::format("{}: its certificate is not accepted: {}; where the service has a certificate authority of "
+                          "its own, name its file in TUNIX_CA_FILE",
+                          origin_.text(), text_.shown(failure.message, 300)));
 }
 
 std::optional<double> HttpJobClient::retry_after(const HttpResponse& response) const {
@@ -210,28 +234,19 @@ HttpResponse HttpJobClient::call(const HttpRequest& request, const Call& call) {
           call.accept(response);
           return response;
         } catch (const Unreadable& unreadable) {
-          if (!call.repeats) throw Error(ErrorKind::kApi, fmt::format("{}: {}", call.what, unreadable.why));
           problem = "an answer that cannot be read: " + unreadable.why;
         }
-      } else if (response.status == 404 && ++not_found <= call.confirm_404) {
+      } else if (response.status == 404 && ++not_found <= call.confirm_404 && retry.left() > 0) {
         problem = "404";
-      } else if (call.repeats && passes(response) && retry.left() > 0) {
+      } else if (passes(response) && retry.left() > 0) {
         delay = retry_after(response);
         problem = fmt::format("{}", response.status);
       } else {
         fail(response, call);
       }
     } catch (const TransportFailure& failure) {
-      if (failure.kind == TransportFailure::Kind::kInterrupted) throw Interrupted{};
+      require_passing(failure);
       problem = text_.shown(failure.message, 300);
-      if (failure.kind == TransportFailure::Kind::kUntrusted) {
-        throw Error(
-            ErrorKind::kApi,
-            fmt::format("{}: its certificate is not accepted: {}; where the service has a certificate authority "
-                        "of its own, name its file in TUNIX_CA_FILE",
-                        origin_.text(), problem));
-      }
-      if (!call.repeats && failure.kind != TransportFailure::Kind::kNotSent) give_up(problem, retry, call);
     }
     if (!retry.wait(delay)) give_up(problem, retry, call);
   }
@@ -262,6 +277,15 @@ Quota HttpJobClient::quota(const std::string& project_id, const std::string& acc
   return quota;
 }
 
+PriceTable HttpJobClient::accelerators() {
+  PriceTable table;
+  call(make_request(HttpMethod::kGet, "/accelerators"),
+       {.what = "GET /accelerators",
+        .accept = [&](const auto& answer) { table = parse_accelerators(answer.body, text_); }});
+  table.source = origin_.text();
+  return table;
+}
+
 ServiceEstimate HttpJobClient::estimate_cost(const JobSpec& spec) {
   ServiceEstimate estimate;
   HttpRequest request = make_request(HttpMethod::kPost, "/cost-estimates");
@@ -285,17 +309,16 @@ uint64_t HttpJobClient::uploaded_bytes(const std::string& path) {
 
 std::string HttpJobClient::upload_dataset(const DatasetUpload& upload, const std::string& project_id,
                                           const std::string& idempotency_key) {
-  Json body = {{"project_id", project_id},
-               {"dataset_key", upload.dataset_key},
-               {"build_id", upload.build_id.empty() ? Json(nullptr) : Json(upload.build_id)},
-               {"format", "tokens"},
-               {"line_count", upload.rows},
-               {"bytes", upload.bytes},
-               {"sha256", upload.sha256},
-               {"manifest", nullptr}};
+  Json body = {{"project_id", project_id},  {"dataset_key", upload.dataset_key},
+               {"build_id", nullptr},       {"format", "tokens"},
+               {"line_count", upload.rows}, {"bytes", upload.bytes},
+               {"sha256", upload.sha256},   {"manifest", nullptr}};
   if (!upload.manifest_json.empty()) {
     const Json manifest = Json::parse(upload.manifest_json, nullptr, /*allow_exceptions=*/false);
-    if (manifest.is_object()) body["manifest"] = manifest;
+    if (manifest.is_object()) {
+      body["manifest"] = manifest;
+      if (manifest.contains("build_id") && manifest["build_id"].is_string()) body["build_id"] = manifest["build_id"];
+    }
   }
   HttpRequest create = make_request(HttpMethod::kPost, "/datasets");
   create.headers.emplace_back("Content-Type", "application/json");
@@ -335,14 +358,14 @@ std::string HttpJobClient::upload_dataset(const DatasetUpload& upload, const std
     put.headers.emplace_back("Content-Range",
                              fmt::format("bytes {}-{}/{}", offset, offset + part.size() - 1, upload.bytes));
     put.body = std::move(part);
-    put.seconds = 300;
+    put.seconds = std::clamp(retry.left(), 1.0, kPartSeconds);
     try {
       const HttpResponse answer = send_once(put, {.what = "PUT " + path + "/content"});
       if (answer.status >= 300 && answer.status != 409 && answer.status != 416 && !passes(answer)) {
         fail(answer, {.what = "PUT " + path + "/content"});
       }
     } catch (const TransportFailure& failure) {  // HEAD tells how far it came
-      if (failure.kind == TransportFailure::Kind::kInterrupted) throw Interrupted{};
+      require_passing(failure);
     }
     call(make_request(HttpMethod::kGet, path), {.what = "GET " + path, .accept = accept});
   }
@@ -381,9 +404,18 @@ Job HttpJobClient::submit(const JobSpec& spec, Attempt attempt) {
   const Call how{.what = "POST /jobs"};
   Retry retry(clock_, options_.retry_seconds, random_);
   bool perhaps_made = attempt == Attempt::kRepeated;
+  const std::string unknown =
+      "whether the job was made is not known: the same command looks for it before it submits again";
+  const auto find = [&] {
+    try {
+      return find_submitted(spec);
+    } catch (const Error& error) {
+      throw Error(error.kind(), fmt::format("{}\n{}", error.what(), unknown));
+    }
+  };
   for (;;) {
     if (perhaps_made) {
-      if (const auto job = find_submitted(spec)) return *job;
+      if (const auto job = find()) return *job;
     }
     std::string problem;
     std::optional<double> delay;
@@ -401,7 +433,7 @@ Job HttpJobClient::submit(const JobSpec& spec, Attempt attempt) {
         const ServiceProblem refusal = parse_problem(response.status, response.body, text_);
         const bool about_key = refusal.code.find("idempotency") != std::string::npos;
         if (about_key) {
-          if (const auto job = find_submitted(spec)) return *job;
+          if (const auto job = find()) return *job;
         }
         fail(response, how);
       } else if (passes(response)) {
@@ -413,21 +445,14 @@ Job HttpJobClient::submit(const JobSpec& spec, Attempt attempt) {
         fail(response, how);
       }
     } catch (const TransportFailure& failure) {
-      if (failure.kind == TransportFailure::Kind::kInterrupted) throw Interrupted{};
+      require_passing(failure);
       problem = text_.shown(failure.message, 300);
-      if (failure.kind == TransportFailure::Kind::kUntrusted) {
-        throw Error(
-            ErrorKind::kApi,
-            fmt::format("{}: its certificate is not accepted: {}; where the service has a certificate authority "
-                        "of its own, name its file in TUNIX_CA_FILE",
-                        origin_.text(), problem));
-      }
       if (failure.kind != TransportFailure::Kind::kNotSent) perhaps_made = true;
     }
     if (!retry.wait(delay)) {
       if (perhaps_made) {
-        if (const auto job = find_submitted(spec)) return *job;
-        problem += "; whether the job was made is not known: the same command looks for it before it submits again";
+        if (const auto job = find()) return *job;
+        problem += "; " + unknown;
       }
       give_up(problem, retry, how);
     }
@@ -465,11 +490,57 @@ JobPage HttpJobClient::list(const JobFilter& filter) {
 EventPage HttpJobClient::events(const std::string& id, int64_t after) {
   require_job_id(id);
   EventPage page;
-  call(make_request(HttpMethod::kGet, fmt::format("/jobs/{}/events?after={}&limit=1000&wait=0", id, after)),
-       {.what = fmt::format("GET /jobs/{}/events", id),
-        .accept = [&](const auto& answer) { page = parse_events(answer.body, after, text_); },
-        .job_id = id});
+  HttpRequest request =
+      make_request(HttpMethod::kGet, fmt::format("/jobs/{}/events?after={}&limit=200&wait=0", id, after));
+  request.max_body_bytes = 8'000'000;  // lines of a log may be long
+  call(request, {.what = fmt::format("GET /jobs/{}/events", id),
+                 .accept = [&](const auto& answer) { page = parse_events(answer.body, after, text_); },
+                 .job_id = id});
   return page;
+}
+
+EventStreamEnd HttpJobClient::stream_events(const std::string& id, int64_t after,
+                                            const std::function<bool(const JobEvent&)>& on_event) {
+  require_job_id(id);
+  struct Stopped {};
+  using Why = EventStreamEnd::Why;
+  const Call how{.what = fmt::format("GET /jobs/{}/events", id), .job_id = id};
+  HttpRequest request = make_request(HttpMethod::kGet, fmt::format("/jobs/{}/events?after={}", id, after));
+  std::erase_if(request.headers, [](const auto& header) { return header.first == "Accept"; });
+  request.headers.emplace_back("Accept", "text/event-stream");
+  if (after > 0) request.headers.emplace_back("Last-Event-ID", std::to_string(after));
+  EventStreamEnd end{.why = Why::kClosed, .last_sequence = after};
+  EventStreamParser parser([&](const StreamedEvent& streamed) {
+    if (streamed.name == "heartbeat") return;
+    const auto sequence = parse_whole(streamed.id);
+    if (!sequence || *sequence > uint64_t{INT64_MAX}) return;
+    const JobEvent event = parse_event(streamed.data, static_cast<int64_t>(*sequence), streamed.name, text_);
+    if (event.sequence <= end.last_sequence) return;  // seen
+    end.last_sequence = event.sequence;
+    if (!on_event(event)) throw Stopped{};
+  });
+  bool streams = false;
+  request.sink =
+      HttpRequest::Sink{.begin =
+                            [&](const HttpResponse& head) {
+                              streams = head.status == 200 &&
+                                        head.find_header("content-type").value_or("").starts_with("text/event-stream");
+                              return streams;
+                            },
+                        .append = [&](std::string_view bytes) { parser.append(bytes); }};
+  try {
+    const HttpResponse response = send_once(request, how);
+    if (response.status == 401 || response.status == 403) fail(response, how);
+    const bool passing = response.status >= 500 ? response.status != 501 && response.status != 505 : passes(response);
+    if (!streams && !passing) end.why = Why::kUnavailable;
+  } catch (const Stopped&) {
+    end.why = Why::kStopped;
+  } catch (const Unreadable&) {  // a page says what is wrong with it
+    end.why = Why::kUnavailable;
+  } catch (const TransportFailure& failure) {
+    require_passing(failure);
+  }
+  return end;
 }
 
 Job HttpJobClient::cancel(const std::string& id) {
@@ -503,13 +574,15 @@ void HttpJobClient::download(const std::string& id, const Artifact& artifact, Ar
   const Call how{.what = fmt::format("GET /jobs/{}/artifacts/{}", id, text_.shown(artifact.path, 200)),
                  .leaves_home = true,
                  .job_id = id};
-  const std::string etag = fmt::format("\"{}\"", artifact.sha256);
+  std::string etag = fmt::format("\"{}\"", artifact.sha256);
   Retry retry(clock_, options_.retry_seconds, random_);
+  uint64_t achieved = sink.size();
   while (sink.size() != artifact.size) {
     const uint64_t offset = sink.size();
     HttpRequest request =
         make_request(HttpMethod::kGet, fmt::format("/jobs/{}/artifacts/{}", id, percent_encoded(artifact.path, "/")));
-    request.max_body_bytes = artifact.size - offset;
+    request.least_bytes_per_second = kSlowestDownload;
+    request.seconds = std::clamp(retry.left(), 1.0, kCallSeconds);
     if (offset > 0) {
       request.headers.emplace_back("Range", fmt::format("bytes={}-", offset));
       request.headers.emplace_back("If-Range", etag);
@@ -518,6 +591,15 @@ void HttpJobClient::download(const std::string& id, const Artifact& artifact, Ar
     request.sink = HttpRequest::Sink{
         .begin =
             [&](const HttpResponse& head) {
+              // The service's own tags are digests; those of a storage that it sends us to are what they are.
+              const std::string tag = head.find_header("etag").value_or("");
+              another_file = is_digest_tag(tag) && tag.find(artifact.sha256) == std::string::npos;
+              if (another_file) return false;
+              if (is_strong_tag(tag)) etag = tag;
+              // Something else than the file, such as the page of a gateway: nothing of it is used.
+              const uint64_t expected = head.status == 206 ? artifact.size - offset : artifact.size;
+              const auto length = head.find_header("content-length");
+              if (length && parse_whole(*length) != expected) return false;
               if (head.status == 206) {
                 const auto range = parse_content_range(head.find_header("content-range").value_or(""));
                 if (!range || range->first != offset || range->total != artifact.size) {
@@ -526,9 +608,6 @@ void HttpJobClient::download(const std::string& id, const Artifact& artifact, Ar
                 }
                 return true;
               }
-              const auto tag = head.find_header("etag");
-              another_file = tag && tag->find(artifact.sha256) == std::string::npos;
-              if (another_file) return false;
               if (offset > 0) sink.restart();
               return true;
             },
@@ -540,7 +619,6 @@ void HttpJobClient::download(const std::string& id, const Artifact& artifact, Ar
               }
               sink.append(bytes);
             }};
-    if (offset > 0) request.max_body_bytes = artifact.size;
     std::string problem;
     std::optional<double> delay;
     try {
@@ -563,15 +641,15 @@ void HttpJobClient::download(const std::string& id, const Artifact& artifact, Ar
         problem = "the transfer ended early";
       }
     } catch (const TransportFailure& failure) {
-      if (failure.kind == TransportFailure::Kind::kInterrupted) throw Interrupted{};
+      require_passing(failure);
       problem = text_.shown(failure.message, 300);
       if (failure.kind == TransportFailure::Kind::kTooLarge) sink.restart();
-      if (failure.kind == TransportFailure::Kind::kUntrusted) {
-        throw Error(ErrorKind::kApi, fmt::format("{}: the certificate is not accepted: {}", how.what, problem));
-      }
     }
     if (sink.size() == artifact.size) return;
-    if (sink.size() > offset) retry.restart();
+    if (sink.size() >= achieved + kLeastProgress) {
+      achieved = sink.size();
+      retry.restart();
+    }
     if (!retry.wait(delay)) give_up(problem, retry, how);
   }
 }

@@ -39,6 +39,7 @@ class HttpJobClient : public JobClient {
 
   KeyInfo auth_test() override;
   Quota quota(const std::string& project_id, const std::string& accelerator, const std::string& region) override;
+  PriceTable accelerators() override;
   ServiceEstimate estimate_cost(const JobSpec& spec) override;
   std::string upload_dataset(const DatasetUpload& upload, const std::string& project_id,
                              const std::string& idempotency_key) override;
@@ -46,6 +47,8 @@ class HttpJobClient : public JobClient {
   Job status(const std::string& id) override;
   JobPage list(const JobFilter& filter) override;
   EventPage events(const std::string& id, int64_t after) override;
+  EventStreamEnd stream_events(const std::string& id, int64_t after,
+                               const std::function<bool(const JobEvent&)>& on_event) override;
   Job cancel(const std::string& id) override;
   ArtifactList artifacts(const std::string& id) override;
   void download(const std::string& id, const Artifact& artifact, ArtifactSink& sink) override;
@@ -58,6 +61,7 @@ class HttpJobClient : public JobClient {
   [[noreturn]] void fail(const HttpResponse& response, const Call& call) const;
   [[noreturn]] void give_up(const std::string& problem, const Retry& retry, const Call& call) const;
   bool passes(const HttpResponse& response) const;
+  void require_passing(const TransportFailure& failure) const;
   std::optional<double> retry_after(const HttpResponse& response) const;
   std::optional<Job> find_submitted(const JobSpec& spec);
   uint64_t uploaded_bytes(const std::string& path);

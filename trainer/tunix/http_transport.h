@@ -20,8 +20,9 @@ struct HttpRequest {
   std::string url;
   std::vector<std::pair<std::string, std::string>> headers;
   std::string body;
-  uint64_t max_body_bytes = 1'000'000;  // of the response; more is a failure
-  double seconds = 60;                  // for the whole exchange; with a sink only a stall ends it
+  uint64_t max_body_bytes = 1'000'000;  // of the response; more is a failure. A sink sees to it by itself
+  double seconds = 60;                  // for the whole exchange; with a sink, of slowness
+  int64_t least_bytes_per_second = 1;   // slower for a while is a failure
   // Gets the body of a 200 or 206 piece by piece, instead of HttpResponse::body; `begin` comes first and says with
   // false that the body is not wanted.
   struct Sink {
@@ -63,7 +64,7 @@ struct CurlOptions {
   std::string ca_file;  // PEM; empty: the system's
   std::string user_agent = "gemma-sft";
   double connect_seconds = 15;
-  double stall_seconds = 60;  // less than a byte a second for so long ends a transfer
+  double stall_seconds = 60;  // slower than least_bytes_per_second for so long ends a transfer
   std::function<bool()> interrupted;
 };
 std::unique_ptr<HttpTransport> make_curl_transport(const CurlOptions& options);

@@ -13,6 +13,7 @@
 
 #include "trainer/tunix/job.h"
 #include "trainer/tunix/job_spec.h"
+#include "trainer/tunix/price_table.h"
 
 namespace gemma_sft {
 
@@ -22,6 +23,17 @@ struct Interrupted {};
 // Has an earlier attempt perhaps made the job already (a process that was killed, a reply that was lost)?
 enum class Attempt { kFirst, kRepeated };
 
+// How a stream of events ended, and the last event that came.
+struct EventStreamEnd {
+  enum class Why {
+    kClosed,       // by the service, or on the way
+    kStopped,      // by the caller
+    kUnavailable,  // the service streams no events: ask for pages
+  };
+  Why why = Why::kClosed;
+  int64_t last_sequence = 0;
+};
+
 // Rows on disk, as they are uploaded: one {id, input_ids, loss_mask} a line.
 struct DatasetUpload {
   std::filesystem::path file;
@@ -29,7 +41,6 @@ struct DatasetUpload {
   std::string sha256;
   int64_t rows = 0;
   std::string dataset_key;    // of the manifest, or a name made from the file's
-  std::string build_id;       // of the manifest; empty: none
   std::string manifest_json;  // the manifest's text; empty: none
 };
 
@@ -48,6 +59,8 @@ class JobClient {
 
   virtual KeyInfo auth_test() = 0;
   virtual Quota quota(const std::string& project_id, const std::string& accelerator, const std::string& region) = 0;
+  // What the service has and what it asks for it; speeds are not told.
+  virtual PriceTable accelerators() = 0;
   virtual ServiceEstimate estimate_cost(const JobSpec& spec) = 0;
   // Gives the data set's id once the service has every byte and found the digest right.
   virtual std::string upload_dataset(const DatasetUpload& upload, const std::string& project_id,
@@ -57,6 +70,10 @@ class JobClient {
   virtual Job status(const std::string& id) = 0;
   virtual JobPage list(const JobFilter& filter) = 0;
   virtual EventPage events(const std::string& id, int64_t after) = 0;
+  // Events behind `after` as they happen, each once, until `on_event` gives false. One attempt: a stream that breaks is
+  // closed, and the next call goes on behind last_sequence.
+  virtual EventStreamEnd stream_events(const std::string& id, int64_t after,
+                                       const std::function<bool(const JobEvent&)>& on_event) = 0;
   // Asks for the end of a job; of one that has ended, tells how.
   virtual Job cancel(const std::string& id) = 0;
   virtual ArtifactList artifacts(const std::string& id) = 0;

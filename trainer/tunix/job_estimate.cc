@@ -83,6 +83,46 @@ std::string with_commas(double number) {
   return text;
 }
 
+// Bytes on a core: weights with all that belongs to them, and the activations of the longest rows.
+double needed_bytes(const RunConfig& config, const GemmaConfig& model, int64_t longest,
+                    const Accelerator& accelerator) {
+  const Bytes bytes = bytes_of(config);
+  const bool lora = config.lora.rank > 0;
+  const double all = static_cast<double>(model.parameter_count());
+  const double trained = lora ? static_cast<double>(lora_parameters(config.lora, model)) : all;
+  const double state = bytes.trained * trained + (lora ? bytes.frozen * all : 0);
+  return state / static_cast<double>(accelerator.cores) +
+         activation_bytes(config, model, longest, accelerator.cores, bytes.activation);
+}
+
+// The guide's remedies for want of quota and of memory, each tried on this run.
+std::vector<std::string> guide_advice(const RunConfig& config, const GemmaConfig& model, int64_t longest,
+                                      const PriceTable& prices) {
+  std::vector<std::string> advice;
+  const std::string asked = config.model.accelerator.value_or("");
+  const Accelerator* accelerator = prices.find(asked);
+  if (accelerator == nullptr) return advice;
+  const auto holds = [&](const RunConfig& tried, const Accelerator& on) {
+    const double needed = needed_bytes(tried, model, longest, on);
+    return fmt::format("{} ({:.1f} of {:.1f} GiB a core)",
+                       needed <= on.hbm_bytes_per_core ? "holds this run" : "does not hold this run", needed / kGib,
+                       on.hbm_bytes_per_core / kGib);
+  };
+  if (asked == "tpu-v3-8") {
+    for (const auto& [name, why] : {std::pair("tpu-v2-8", "out of quota"), std::pair("tpu-v3-32", "out of memory")}) {
+      const Accelerator* other = prices.find(name);
+      if (other != nullptr) advice.push_back(fmt::format("{}, take {}: it {}", why, name, holds(config, *other)));
+    }
+  }
+  RunConfig smaller = config;
+  smaller.training.batch_size = std::min<int64_t>(config.training.batch_size, 4);
+  if (smaller.training.batch_size < config.training.batch_size && !config.training.batch_tokens) {
+    advice.push_back(fmt::format("out of memory, training.batch_size: 4 with gradient_accumulation_steps: 4: {} {}",
+                                 asked, holds(smaller, *accelerator)));
+  }
+  return advice;
+}
+
 std::string dollars(const Range& usd) { return fmt::format("${:.2f} to ${:.2f}", usd.low, usd.high); }
 
 }  // namespace
@@ -158,17 +198,15 @@ JobEstimate estimate_job(const EstimateRequest& request, const PriceTable& price
   estimate.trained_parameters = lora ? lora_parameters(config.lora, model) : estimate.parameters;
   const double trained = static_cast<double>(estimate.trained_parameters);
   const double all = static_cast<double>(estimate.parameters);
-  const double state = bytes.trained * trained + (lora ? bytes.frozen * all : 0);
   for (const Accelerator& accelerator : prices.accelerators) {
     MemoryFit fit;
     fit.accelerator = accelerator.name;
     fit.available_bytes_per_core = accelerator.hbm_bytes_per_core;
-    fit.needed_bytes_per_core =
-        state / static_cast<double>(accelerator.cores) +
-        activation_bytes(config, model, request.longest_row, accelerator.cores, bytes.activation);
+    fit.needed_bytes_per_core = needed_bytes(config, model, request.longest_row, accelerator);
     fit.fits = fit.needed_bytes_per_core <= fit.available_bytes_per_core;
     estimate.memory.push_back(std::move(fit));
   }
+  estimate.advice = guide_advice(config, model, request.longest_row, prices);
   const Precision precision = config.training.precision.value_or(Precision::kFp32);
   estimate.assumptions.push_back(fmt::format(
       "memory: {} bytes a trained weight ({}) spread over all cores, and the activations of the longest rows",
@@ -185,6 +223,11 @@ JobEstimate estimate_job(const EstimateRequest& request, const PriceTable& price
       estimate.assumptions.push_back(
           fmt::format("{} is not in the price table: time and cost are left out", estimate.accelerator));
     }
+    return estimate;
+  }
+  if (!(accelerator->peak_flops_per_core > 0)) {
+    estimate.assumptions.push_back(
+        fmt::format("how fast {} is is not in the price table: time and cost are left out", estimate.accelerator));
     return estimate;
   }
   const double passes =
@@ -239,6 +282,7 @@ std::string estimate_text(const JobEstimate& estimate) {
     line("checkpoint", fmt::format("{:.2f} GB each", estimate.checkpoint_bytes / 1e9));
     line("final model", fmt::format("{:.2f} GB", estimate.final_model_bytes / 1e9));
   }
+  for (const std::string& advice : estimate.advice) line("guide", advice);
   for (const std::string& assumption : estimate.assumptions) line("assumed", assumption);
   return text;
 }
@@ -271,6 +315,7 @@ std::string estimate_json(const JobEstimate& estimate) {
               {"checkpoint_bytes", std::llround(estimate.checkpoint_bytes)},
               {"final_model_bytes", std::llround(estimate.final_model_bytes)},
               {"prices_as_of", estimate.prices_as_of},
+              {"advice", estimate.advice},
               {"assumptions", estimate.assumptions}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }

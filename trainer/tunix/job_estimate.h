@@ -49,6 +49,7 @@ struct JobEstimate {
   double checkpoint_bytes = 0;
   double final_model_bytes = 0;
   std::string prices_as_of;
+  std::vector<std::string> advice;       // what the production guide advises, and whether it would help here
   std::vector<std::string> assumptions;  // sentences
 
   const MemoryFit* find_memory(const std::string& name) const;

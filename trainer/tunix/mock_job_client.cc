@@ -139,6 +139,11 @@ Quota MockJobClient::quota(const std::string&, const std::string&, const std::st
   return {.limit = 1, .in_use = 0, .available = 1};
 }
 
+PriceTable MockJobClient::accelerators() {
+  require_key();
+  return built_in_prices();
+}
+
 ServiceEstimate MockJobClient::estimate_cost(const JobSpec&) {
   throw Error(ErrorKind::kApi, "mock mode knows no prices: the estimate is made from the price table alone");
 }
@@ -189,6 +194,7 @@ JobPage MockJobClient::list(const JobFilter& filter) {
       begun = job->id == *filter.after;
       continue;
     }
+    if (!filter.project_id.empty() && job->project_id != filter.project_id) continue;
     if (filter.state && now.state != *filter.state) continue;
     if (filter.experiment && now.experiment_name != *filter.experiment) continue;
     if (static_cast<int64_t>(page.jobs.size()) == filter.limit) {
@@ -209,6 +215,15 @@ EventPage MockJobClient::events(const std::string& id, int64_t after) {
         {.sequence = look, .time = "", .type = "status", .level = "info", .message = describe_job(shown(job, look))});
   }
   return page;
+}
+
+EventStreamEnd MockJobClient::stream_events(const std::string& id, int64_t after,
+                                            const std::function<bool(const JobEvent&)>& on_event) {
+  for (const JobEvent& event : events(id, after).events) {
+    after = event.sequence;
+    if (!on_event(event)) return {EventStreamEnd::Why::kStopped, after};
+  }
+  return {EventStreamEnd::Why::kClosed, after};
 }
 
 Job MockJobClient::cancel(const std::string& id) {

@@ -46,6 +46,7 @@ class MockJobClient : public JobClient {
 
   KeyInfo auth_test() override;
   Quota quota(const std::string& project_id, const std::string& accelerator, const std::string& region) override;
+  PriceTable accelerators() override;                           // those that are built in
   ServiceEstimate estimate_cost(const JobSpec& spec) override;  // throws Error(kApi): it knows no prices
   std::string upload_dataset(const DatasetUpload& upload, const std::string& project_id,
                              const std::string& idempotency_key) override;
@@ -53,6 +54,8 @@ class MockJobClient : public JobClient {
   Job status(const std::string& id) override;
   JobPage list(const JobFilter& filter) override;
   EventPage events(const std::string& id, int64_t after) override;
+  EventStreamEnd stream_events(const std::string& id, int64_t after,
+                               const std::function<bool(const JobEvent&)>& on_event) override;
   Job cancel(const std::string& id) override;
   ArtifactList artifacts(const std::string& id) override;
   void download(const std::string& id, const Artifact& artifact, ArtifactSink& sink) override;

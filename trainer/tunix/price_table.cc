@@ -57,6 +57,15 @@ const Accelerator* PriceTable::find(const std::string& name) const {
   return nullptr;
 }
 
+PriceTable with_speeds(PriceTable offered, const PriceTable& known) {
+  for (Accelerator& accelerator : offered.accelerators) {
+    if (const Accelerator* same = known.find(accelerator.name)) {
+      accelerator.peak_flops_per_core = same->peak_flops_per_core;
+    }
+  }
+  return offered;
+}
+
 PriceTable built_in_prices() { return parse(built_in_price_text(), "configs/accelerators.json"); }
 
 PriceTable load_prices(const std::filesystem::path& file) {

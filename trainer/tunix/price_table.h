@@ -14,7 +14,7 @@ struct Accelerator {
   std::string name;  // "tpu-v3-8"
   int64_t cores = 0;
   double hbm_bytes_per_core = 0;
-  double peak_flops_per_core = 0;  // bf16, floating point operations a second
+  double peak_flops_per_core = 0;  // bf16, floating point operations a second; 0: not known
   std::optional<double> usd_per_hour;
   std::optional<double> spot_usd_per_hour;
 };
@@ -26,6 +26,9 @@ struct PriceTable {
 
   const Accelerator* find(const std::string& name) const;
 };
+
+// `offered` by a service, with the speeds that `known` tells of accelerators of the same names.
+PriceTable with_speeds(PriceTable offered, const PriceTable& known);
 
 const char* built_in_price_text();  // configs/accelerators.json as it was when the program was built
 PriceTable built_in_prices();

@@ -39,7 +39,7 @@ bool Retry::wait(const std::optional<double>& retry_after) {
   if (left() <= 0) return false;
   const double longest = std::min(kLongestDelay, kFirstDelay * std::pow(2.0, std::min(delays_++, 10)));
   double delay = std::uniform_real_distribution<double>(0, longest)(random_);
-  if (retry_after) delay = *retry_after;
+  if (retry_after) delay = std::max(delay, *retry_after);  // "0" and dates long past are no licence to hammer
   clock_.sleep(std::min(delay, left()));
   if (clock_.interrupted()) throw Interrupted{};
   ++attempts_;

@@ -45,7 +45,7 @@ ErrorKind kind_of(const ServiceProblem& problem) {
     case 401:
     case 403: return ErrorKind::kAuthentication;
     case 402: return ErrorKind::kQuota;
-    case 429: return problem.code == "rate_limited" ? ErrorKind::kApi : ErrorKind::kQuota;
+    case 429: return is_about_quota(problem) ? ErrorKind::kQuota : ErrorKind::kApi;
     default: return ErrorKind::kApi;
   }
 }
@@ -82,6 +82,12 @@ std::string remedy(const ServiceProblem& problem, const ServiceContext& context)
 
 }  // namespace
 
+bool is_about_quota(const ServiceProblem& problem) {
+  if (problem.status != 429) return false;
+  if (!problem.code.empty()) return problem.code == "quota_exceeded";
+  return problem.message.find("quota") != std::string::npos;  // a service without codes
+}
+
 const char* reason_phrase(int status) {
   for (const auto& [known, phrase] : kReasons) {
     if (known == status) return phrase;
@@ -96,7 +102,12 @@ ApiError service_error(const ServiceProblem& problem, const ServiceContext& cont
   const std::string help = remedy(problem, context);
   if (!help.empty()) text += "\n" + help;
   if (!problem.request_id.empty()) text += fmt::format("\nrequest id: {}", problem.request_id);
-  if (!context.job_id.empty() && problem.status != 404) {
+  if (!context.job_id.empty() && problem.status == 404) {
+    text += fmt::format(
+        "\nThe service at {} does not know the job {}; its record in the run folder is kept. Was it "
+        "submitted to another address (--base-url, TUNIX_BASE_URL), or with another project's key?",
+        context.base_url, context.job_id);
+  } else if (!context.job_id.empty()) {
     text += fmt::format("\nThe job {} is left as it is: gemma-sft jobs watch {}", context.job_id, context.job_id);
   }
   return ApiError(kind_of(problem), text, problem.status, problem.code);

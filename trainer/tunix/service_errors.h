@@ -25,6 +25,9 @@ struct ServiceContext {
   std::string job_id = {};                   // a job that goes on whatever this call met
 };
 
+// A 429 that waiting a minute does not help against.
+bool is_about_quota(const ServiceProblem& problem);
+
 const char* reason_phrase(int status);  // "Unauthorized"; "" when unknown
 
 ApiError service_error(const ServiceProblem& problem, const ServiceContext& context);

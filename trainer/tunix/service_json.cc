@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -40,10 +41,11 @@ class Reader {
     if (!value->is_string()) fail(fmt::format("\"{}\": expected text", name));
     return text_.shown(value->get_ref<const std::string&>(), most);
   }
-  // Text that becomes part of an address or a path: as it is.
+  // Text that becomes part of an address or a path: as it is, and never with the key in it.
   std::string exact(const char* name) const {
     const Json& value = require(name);
     if (!value.is_string()) fail(fmt::format("\"{}\": expected text", name));
+    if (text_.holds_key(value.get_ref<const std::string&>())) fail(fmt::format("\"{}\" holds a secret", name));
     return value.get<std::string>();
   }
   double number(const char* name, double otherwise) const {
@@ -103,18 +105,25 @@ std::string excerpt(std::string_view body, const ServiceText& text) {
   return body.empty() ? "the body is empty" : fmt::format("the body begins with: {}", text.shown(body, kExcerpt));
 }
 
-template <typename Parse>
-auto parse_body(std::string_view body, const ServiceText& text, const Parse& parse) {
+// The body as JSON, whatever it holds; `read` throws Unreadable.
+template <typename Read>
+auto read_body(std::string_view body, const ServiceText& text, const Read& read) {
   if (const auto problem = find_json_problem(body, {.max_depth = 64, .max_members = 262'144})) {
     throw Unreadable{fmt::format("not JSON (byte {}: expected {}, found {}); {}", problem->byte, problem->expected,
                                  text.shown(problem->found, 80), excerpt(body, text))};
   }
   const Json json = Json::parse(body, nullptr, /*allow_exceptions=*/false);
   try {
-    return parse(Reader(json, text, ""));
+    return read(json);
   } catch (const Unreadable& problem) {
     throw Unreadable{problem.why + "; " + excerpt(body, text)};
   }
+}
+
+// Of a body that is an object.
+template <typename Parse>
+auto parse_body(std::string_view body, const ServiceText& text, const Parse& parse) {
+  return read_body(body, text, [&](const Json& json) { return parse(Reader(json, text, "")); });
 }
 
 Job job_of(const Reader& reader) {
@@ -150,6 +159,14 @@ Job job_of(const Reader& reader) {
   return job;
 }
 
+JobEvent event_of(const Reader& reader) {
+  return {.sequence = reader.whole("seq", 0),
+          .time = reader.text("ts", 64),
+          .type = reader.text("type", 64),
+          .level = reader.text("level", 16),
+          .message = reader.text("message")};
+}
+
 }  // namespace
 
 KeyInfo parse_key_info(std::string_view body, const ServiceText& text) {
@@ -177,6 +194,29 @@ Quota parse_quota(std::string_view body, const ServiceText& text) {
   });
 }
 
+PriceTable parse_accelerators(std::string_view body, const ServiceText& text) {
+  return read_body(body, text, [&](const Json& json) {
+    if (!json.is_array()) throw Unreadable{"expected a list of accelerators"};
+    PriceTable table;
+    for (const Json& one : json) {
+      const Reader entry(one, text, "accelerator");
+      Accelerator accelerator;
+      accelerator.name = entry.text("name", 64);
+      accelerator.cores = entry.whole("cores", 0);
+      accelerator.hbm_bytes_per_core = entry.number("hbm_bytes_per_core", 0);
+      accelerator.usd_per_hour = entry.find_number("usd_per_hour");
+      accelerator.spot_usd_per_hour = entry.find_number("spot_usd_per_hour");
+      const double least = std::min(accelerator.usd_per_hour.value_or(0), accelerator.spot_usd_per_hour.value_or(0));
+      if (accelerator.name.empty() || accelerator.cores < 1 || !(accelerator.hbm_bytes_per_core > 0) || least < 0) {
+        entry.fail("expected a name, cores, memory and prices that are not negative");
+      }
+      table.as_of = std::max(table.as_of, entry.text("prices_as_of", 64));
+      table.accelerators.push_back(std::move(accelerator));
+    }
+    return table;
+  });
+}
+
 ServiceEstimate parse_estimate(std::string_view body, const ServiceText& text) {
   return parse_body(body, text, [](const Reader& reader) {
     const Reader hours = reader.object("hours");
@@ -199,6 +239,9 @@ DatasetState parse_dataset(std::string_view body, const ServiceText& text) {
                            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == std::string::npos;
     if (!clean) reader.fail("\"id\": expected the id of a data set");
     dataset.state = reader.exact("state");
+    if (dataset.state != "awaiting_upload" && dataset.state != "ready" && dataset.state != "invalid") {
+      reader.fail("\"state\": expected one that this program knows");
+    }
     if (reader.find("upload") != nullptr) {
       dataset.max_part_bytes = static_cast<uint64_t>(reader.object("upload").whole("max_part_bytes", 0));
     }
@@ -232,17 +275,20 @@ JobPage parse_job_page(std::string_view body, const ServiceText& text) {
   });
 }
 
+JobEvent parse_event(std::string_view body, int64_t sequence, const std::string& type, const ServiceText& text) {
+  JobEvent event = parse_body(body, text, event_of);
+  if (event.sequence == 0) event.sequence = sequence;
+  if (event.type.empty()) event.type = text.shown(type, 64);
+  return event;
+}
+
 EventPage parse_events(std::string_view body, int64_t after, const ServiceText& text) {
   return parse_body(body, text, [&](const Reader& reader) {
     EventPage page;
     page.last_sequence = after;
     for (const Json& one : reader.array("data")) {
-      const Reader event(one, text, "data");
-      JobEvent read{.sequence = event.whole("seq", 0),
-                    .time = event.text("ts", 64),
-                    .type = event.text("type", 64),
-                    .level = event.text("level", 16),
-                    .message = event.text("message")};
+      JobEvent read = event_of(Reader(one, text, "data"));
+      if (read.sequence < 1) reader.fail("\"data\": an event without its \"seq\"");
       if (read.sequence <= page.last_sequence) continue;  // seen
       page.last_sequence = read.sequence;
       page.events.push_back(std::move(read));

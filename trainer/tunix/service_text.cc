@@ -10,7 +10,8 @@
 namespace gemma_sft {
 namespace {
 
-constexpr size_t kPiece = 8;
+constexpr size_t kPiece = 8;         // so many characters of a secret in a row are masked
+constexpr size_t kBase64Piece = 11;  // as many in base64
 
 std::string base64(std::string_view bytes) {
   static constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -23,60 +24,85 @@ std::string base64(std::string_view bytes) {
   return text;  // whole groups only: what follows depends on the bytes behind
 }
 
-std::string percent_encoded(std::string_view bytes) {
-  std::string text;
-  for (const char c : bytes) {
-    const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    text += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
-  }
-  return text;
-}
-
-void replace_all(std::string& text, const std::string& from, std::string_view to) {
-  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
-    text.replace(at, from.size(), to);
-  }
-}
-
-// Runs of at least kPiece characters that stand in `secret`, too.
-void mask_pieces(std::string& text, const std::string& secret) {
-  for (size_t at = 0; at + kPiece <= text.size(); ++at) {
-    size_t length = kPiece;
-    if (secret.find(std::string_view(text).substr(at, length)) == std::string::npos) continue;
-    while (at + length < text.size() &&
-           secret.find(std::string_view(text).substr(at, length + 1)) != std::string::npos) {
-      ++length;
+bool is_hex_of(std::string_view digits, char c) {
+  unsigned value = 0;
+  for (const char digit : digits) {
+    if (digit >= '0' && digit <= '9') {
+      value = value * 16 + static_cast<unsigned>(digit - '0');
+    } else if ((digit | 0x20) >= 'a' && (digit | 0x20) <= 'f') {
+      value = value * 16 + static_cast<unsigned>((digit | 0x20) - 'a' + 10);
+    } else {
+      return false;
     }
-    text.replace(at, length, "***");
-    at += 2;
   }
+  return value == static_cast<unsigned char>(c);
+}
+
+// How many bytes of `text` at `at` spell `c`: itself, %2F, \u002f or \/. 0: they do not.
+size_t spelled(std::string_view text, size_t at, char c) {
+  if (text[at] == c) return 1;
+  if (text[at] == '%' && at + 3 <= text.size() && is_hex_of(text.substr(at + 1, 2), c)) return 3;
+  if (text[at] != '\\' || at + 1 >= text.size()) return 0;
+  if (text[at + 1] == c) return 2;
+  return text[at + 1] == 'u' && at + 6 <= text.size() && is_hex_of(text.substr(at + 2, 4), c) ? 6 : 0;
+}
+
+// The longest run of characters of `secret` that begins at `at`, in whatever spelling.
+struct Run {
+  size_t characters = 0, bytes = 0;
+};
+Run find_run(std::string_view text, size_t at, std::string_view secret) {
+  Run longest;
+  for (size_t from = 0; from < secret.size(); ++from) {
+    Run run;
+    while (from + run.characters < secret.size() && at + run.bytes < text.size()) {
+      const size_t bytes = spelled(text, at + run.bytes, secret[from + run.characters]);
+      if (bytes == 0) break;
+      run.bytes += bytes;
+      ++run.characters;
+    }
+    if (run.characters > longest.characters) longest = run;
+  }
+  return longest;
 }
 
 }  // namespace
 
 ServiceText::ServiceText(const std::string& key) {
   if (key.empty()) return;
-  forms_.push_back(key);
-  forms_.push_back(percent_encoded(key));
-  for (size_t skipped = 0; skipped < 3; ++skipped) {  // base64 of a text that holds it at any offset
-    if (key.size() > skipped + 5) forms_.push_back(base64(std::string_view(key).substr(skipped)));
-  }
-  std::sort(forms_.begin(), forms_.end(), [](const auto& a, const auto& b) { return a.size() > b.size(); });
-  secret_part_ = key;
+  secrets_.push_back({key, key.size()});
+  std::string secret_part = key;
   for (const std::string_view prefix : {"tunix_sk_dev_", "tunix_sk_prod_", "tunix_sk_"}) {
-    if (secret_part_.starts_with(prefix)) secret_part_ = secret_part_.substr(prefix.size());
+    if (secret_part.starts_with(prefix)) secret_part = secret_part.substr(prefix.size());
+  }
+  if (secret_part.size() >= kPiece) secrets_.push_back({secret_part, kPiece});
+  for (size_t skipped = 0; skipped < 3 && key.size() > skipped; ++skipped) {  // of a text that holds it at any offset
+    std::string form = base64(std::string_view(key).substr(skipped));
+    if (form.size() < kBase64Piece) continue;
+    secrets_.push_back({form, kBase64Piece});
+    std::replace(form.begin(), form.end(), '+', '-');
+    std::replace(form.begin(), form.end(), '/', '_');
+    if (form != secrets_.back().text) secrets_.push_back({form, kBase64Piece});
   }
 }
 
 std::string ServiceText::masked(std::string_view text) const {
-  std::string result(text);
-  for (const std::string& form : forms_) replace_all(result, form, "***");
-  if (!secret_part_.empty()) mask_pieces(result, secret_part_);
+  std::string result;
+  for (size_t at = 0; at < text.size();) {
+    size_t hidden = 0;
+    for (const Secret& secret : secrets_) {
+      const Run run = find_run(text, at, secret.text);
+      if (run.characters >= secret.least) hidden = std::max(hidden, run.bytes);
+    }
+    result += hidden > 0 ? "***" : text.substr(at, 1);
+    at += std::max<size_t>(hidden, 1);
+  }
   return without_secrets(result);
 }
 
 std::string ServiceText::shown(std::string_view text, size_t max_bytes) const {
-  const std::string safe = masked(text);
+  // A secret that is cut here lies far behind what is shown.
+  const std::string safe = masked(text.substr(0, 8 * max_bytes + 4096));
   std::string flat;
   for (const char c : std::string_view(safe).substr(0, max_bytes)) flat += c == '\n' || c == '\t' ? ' ' : c;
   std::string quoted = quoted_excerpt(flat, 4 * max_bytes + 16);

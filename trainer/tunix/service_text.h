@@ -15,15 +15,20 @@ class ServiceText {
   // `key` may be empty: then only things that look like secrets are masked.
   explicit ServiceText(const std::string& key = "");
 
-  // The key, its base64 and percent-encoded forms and any piece of 8 characters of its secret part become ***.
+  // The key and any 8 characters of its secret part in a row become ***: as they are, percent-encoded, escaped as in
+  // JSON, or in base64.
   std::string masked(std::string_view text) const;
+  bool holds_key(std::string_view text) const { return masked(text) != text; }
   // Masked, at most `max_bytes` long ("..." behind it when cut), control characters and bad UTF-8 escaped; newlines
   // become spaces.
   std::string shown(std::string_view text, size_t max_bytes = 2048) const;
 
  private:
-  std::vector<std::string> forms_;  // longest first
-  std::string secret_part_;
+  struct Secret {
+    std::string text;
+    size_t least = 0;  // characters of it in a row that are masked
+  };
+  std::vector<Secret> secrets_;
 };
 
 }  // namespace gemma_sft

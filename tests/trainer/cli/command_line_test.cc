@@ -143,6 +143,7 @@ TEST(CommandLine, HelpShowsExamplesBeforeTheUsageForEveryCommand) {
                                        {"jobs", "cancel"},
                                        {"jobs", "download"},
                                        {"jobs", "estimate"},
+                                       {"preflight"},
                                        {"auth", "test"},
                                        {"quota"}};
   for (Words words : commands) {

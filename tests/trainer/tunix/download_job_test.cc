@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "configs/error.h"
 #include "data/files/sha256.h"
@@ -25,6 +26,9 @@ class FileService : public HttpTransport {
   int corrupt_answers = 0;
   enum class Range { kHonoured, kIgnored, kWrong, kRefused } range = Range::kHonoured;
   int answers = 0;
+  int status_after_cut = 0;  // 0: as usual
+  std::string tag;           // "": the digest
+  std::string last_if_range;
 
   HttpResponse send(const HttpRequest& request) override {
     if (request.url.ends_with("/artifacts")) {
@@ -33,11 +37,13 @@ class FileService : public HttpTransport {
                 {"data", {{{"path", path}, {"kind", "final_model"}, {"size", bytes.size()}, {"sha256", sha256}}}}});
     }
     ++answers;
+    if (status_after_cut != 0 && answers > 1) return {status_after_cut, {}, ""};
     size_t from = 0;
     for (const auto& [name, value] : request.headers) {
       if (name == "Range") from = std::stoul(value.substr(6));
+      if (name == "If-Range") last_if_range = value;
     }
-    HttpResponse head{200, {{"etag", "\"" + sha256 + "\""}}, ""};
+    HttpResponse head{200, {{"etag", tag.empty() ? "\"" + sha256 + "\"" : tag}}, ""};
     if (from > 0 && range == Range::kRefused) return {416, {}, ""};
     if (from > 0 && range != Range::kIgnored) {
       head.status = 206;
@@ -143,12 +149,73 @@ TEST_F(DownloadJobTest, NamesThatLeadElsewhereAreRefused) {
   EXPECT_THAT(dir_.list(), testing::IsEmpty());
 }
 
-TEST_F(DownloadJobTest, APlantedLinkIsNotFollowed) {
-  fs::create_directories(dir_ / "models");
-  fs::create_directories(dir_ / "elsewhere");
-  fs::create_directory_symlink(dir_ / "elsewhere", dir_ / "models/m.partial");
+// What somebody put where the download is about to write: a link to a file or a folder elsewhere, a hard link, a pipe.
+TEST_F(DownloadJobTest, NothingPlantedAtAnyComponentLeadsElsewhere) {
+  const std::string part = "models/m.partial/parts/" + service_.sha256 + ".part";
+  for (const std::string& component :
+       {std::string("models/m"), std::string("models/m.partial"), std::string("models/m.partial/parts"),
+        std::string("models/m.partial/whole"), std::string("models/m.partial/whole/final_model"),
+        std::string("models/m.partial/whole/") + service_.path, part, std::string("models/m/final_model"),
+        std::string("models/m/") + service_.path, std::string("models/m/artifacts.json")}) {
+    for (const char* kind : {"link to a folder", "link to a file", "dangling link", "hard link", "pipe"}) {
+      const std::string what = component + ": " + kind;
+      fs::remove_all(dir_ / "models");
+      fs::remove_all(dir_ / "elsewhere");
+      dir_.write("elsewhere/file", "theirs");
+      fs::create_directories((dir_ / component).parent_path());
+      if (kind == std::string("link to a folder")) {
+        fs::create_directory_symlink(dir_ / "elsewhere", dir_ / component);
+      } else if (kind == std::string("link to a file")) {
+        fs::create_symlink(dir_ / "elsewhere/file", dir_ / component);
+      } else if (kind == std::string("dangling link")) {
+        fs::create_symlink(dir_ / "elsewhere/new", dir_ / component);
+      } else if (kind == std::string("hard link")) {
+        fs::create_hard_link(dir_ / "elsewhere/file", dir_ / component);
+      } else {
+        ASSERT_EQ(mkfifo((dir_ / component).c_str(), 0600), 0);
+      }
+      try {
+        download();
+        expect_whole();
+      } catch (const Error& error) {
+        EXPECT_THAT(error.what(), HasSubstr((dir_ / "models/m").string())) << what;
+      }
+      EXPECT_EQ(read_file(dir_ / "elsewhere/file"), "theirs") << what;
+      EXPECT_EQ(std::distance(fs::directory_iterator(dir_ / "elsewhere"), {}), 1) << what;
+    }
+  }
+}
+
+TEST_F(DownloadJobTest, AFolderThatOthersCouldWriteToIsEmptiedAndClosedToThem) {
+  dir_.write("models/m.partial/parts/" + service_.sha256 + ".part", "planted");
+  fs::permissions(dir_ / "models/m.partial", fs::perms::all);
+  service_.cut_after = 1000;
+  service_.status_after_cut = 400;
   EXPECT_THROW(download(), Error);
-  EXPECT_TRUE(fs::is_empty(dir_ / "elsewhere"));
+  EXPECT_EQ(fs::status(dir_ / "models/m.partial").permissions(), fs::perms::owner_all);
+  EXPECT_EQ(read_file(dir_ / ("models/m.partial/parts/" + service_.sha256 + ".part")), std::string(1000, 'x'));
+}
+
+TEST_F(DownloadJobTest, ATransferCutAtEvery64KibAndCorruptedEverywhereEndsRight) {
+  for (size_t cut = 65'536; cut <= service_.bytes.size(); cut += 65'536) {
+    service_.cut_after = cut;
+    download();
+    expect_whole();
+    fs::remove_all(dir_ / "models");
+  }
+}
+
+// A storage that the service sends us to has tags of its own.
+TEST_F(DownloadJobTest, ATagThatIsNoDigestIsTakenAsItIsForTheRest) {
+  service_.tag = "\"CJ+9x7\"";
+  service_.cut_after = 65'536;
+  download();
+  expect_whole();
+  EXPECT_EQ(service_.answers, 4);
+  EXPECT_EQ(service_.last_if_range, service_.tag);
+  fs::remove_all(dir_ / "models");
+  service_.tag = "\"" + std::string(64, 'a') + "\"";
+  EXPECT_THROW(download(), Error);  // a digest, and another one
 }
 
 }  // namespace

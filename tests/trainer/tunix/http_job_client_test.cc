@@ -127,8 +127,9 @@ TEST_F(HttpJobClientTest, TheKeyGoesToItsOwnServerAlone) {
 
 TEST_F(HttpJobClientTest, AJobThatIsNotThereIsAskedForThreeTimesMore) {
   HttpJobClient client = make(1000);
-  message_of(ErrorKind::kApi, [&] { client.status("job_gone12345"); });
+  const std::string text = message_of(ErrorKind::kApi, [&] { client.status("job_gone12345"); });
   EXPECT_EQ(service_.requests.size(), 4u);
+  EXPECT_THAT(text, HasSubstr("does not know the job job_gone12345; its record in the run folder is kept"));
 }
 
 // Whatever is lost on the way of a submission, and whether or not the service replays a known key: one job.

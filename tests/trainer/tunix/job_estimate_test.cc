@@ -39,6 +39,24 @@ TEST(JobEstimate, SaysWhichAcceleratorsHoldGemma7b) {
   EXPECT_EQ(bf16.final_model_bytes, 2.0 * 8'537'680'896);
 }
 
+TEST(JobEstimate, TriesTheAdviceOfTheGuideOnTheRun) {
+  RunConfig config;
+  config.model.accelerator = "tpu-v3-8";
+  config.training.batch_size = 16;
+  const std::vector<std::string> fp32 = of_7b(config).advice;
+  ASSERT_EQ(fp32.size(), 3u);
+  EXPECT_TRUE(fp32[0].starts_with("out of quota, take tpu-v2-8: it does not hold this run (")) << fp32[0];
+  EXPECT_TRUE(fp32[1].starts_with("out of memory, take tpu-v3-32: it holds this run (")) << fp32[1];
+  EXPECT_NE(fp32[2].find("tpu-v3-8 does not hold this run"), std::string::npos) << fp32[2];
+  config.training.precision = Precision::kBf16;
+  config.training.batch_size = 4;
+  const std::vector<std::string> bf16 = of_7b(config).advice;
+  ASSERT_EQ(bf16.size(), 2u);
+  EXPECT_TRUE(bf16[0].starts_with("out of quota, take tpu-v2-8: it does not hold this run (")) << bf16[0];
+  config.model.accelerator = "tpu-v9";
+  EXPECT_TRUE(of_7b(config).advice.empty());
+}
+
 TEST(JobEstimate, TheCostLimitRefusesWhatMayCostMoreAndWhatIsNotKnown) {
   RunConfig config;
   config.model.accelerator = "tpu-v3-8";

@@ -1,11 +1,13 @@
-// A job service as a transport inside the test: it keeps jobs as a real one would, and a script says what goes wrong at
-// which request. Time is the test's own.
+// A job service inside the test: it keeps keys, data sets, jobs, events and files as a real one would, and a script
+// says what goes wrong at which request. It is a transport by itself; LoopbackServer puts it behind a socket. Time is
+// the test's own.
 #pragma once
 
 #include <deque>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,85 +33,90 @@ class FakeClock : public Clock {
   std::vector<double> slept_;
 };
 
-// What happens to one request instead of its usual answer.
+// What happens to one request instead of its usual answer. "Before" and "after" say whether the service acted first.
 struct ServiceFault {
-  enum class Kind { kNone, kNotSent, kLostBefore, kLostAfter, kStatusBefore, kStatusAfter, kGarbageAfter };
+  enum class Kind {
+    kNone,
+    kNotSent,     // no connection
+    kUntrusted,   // a certificate that is not accepted
+    kLostBefore,  // no answer
+    kLostAfter,
+    kTimeout,       // no answer in the time that the request has
+    kTooLarge,      // an answer longer than is allowed
+    kStatusBefore,  // `status`, `headers`, `body`; 200 with another body included
+    kStatusAfter,
+    kGarbageAfter,
+    kKilledBefore,  // the client's process ends here: SimulatedKill
+    kKilledAfter,
+  };
   Kind kind = Kind::kNone;
   int status = 503;
   std::string body = "<html>gone</html>";
   std::vector<std::pair<std::string, std::string>> headers = {};
 };
 
+// Not an Error and not a std::exception, so that no handler for failures takes it for one.
+struct SimulatedKill {};
+
 class ScriptedService : public HttpTransport {
  public:
   std::deque<ServiceFault> faults;              // of the next requests, in order
-  bool honours_keys = true;                     // a repeated POST gives the first job; otherwise it is refused with 409
+  std::optional<ServiceFault> every_fault;      // of all requests behind them
+  bool honours_keys = true;                     // a repeated POST gives the first job; otherwise it is refused
+  int refusal_status = 409;                     // with this status
   std::map<std::string, HttpResponse> answers;  // fixed ones, by "METHOD path"
   std::vector<HttpRequest> requests;
 
-  size_t jobs() const { return jobs_.size(); }
+  std::string key;               // where set, requests without it are answered with 401
+  uint64_t max_part_bytes = 64;  // of an upload
+  int looks_until_end = 4;       // how often a job's status is asked for before it has ended
+  std::string end_state = "completed";
+  nlohmann::json end_error;  // the "error" of a job that has ended
+  std::map<std::string, std::string> files = {{"final_model/config.json", "{}"},
+                                              {"final_model/model.safetensors", std::string(150'000, 'w')}};
+  std::function<void(double seconds)> takes = [](double) {};  // where time passes: a request without an answer
+  size_t file_page_bytes = SIZE_MAX;  // an answer with a file ends after so many bytes, as if it had been cut
 
-  HttpResponse send(const HttpRequest& request) override {
-    requests.push_back(request);
-    ServiceFault fault;
-    if (!faults.empty()) {
-      fault = faults.front();
-      faults.pop_front();
-    }
-    using Kind = ServiceFault::Kind;
-    if (fault.kind == Kind::kNotSent) throw TransportFailure{TransportFailure::Kind::kNotSent, "refused"};
-    if (fault.kind == Kind::kLostBefore) throw TransportFailure{TransportFailure::Kind::kLost, "reset"};
-    const HttpResponse failure{fault.status, fault.headers, fault.body};
-    if (fault.kind == Kind::kStatusBefore) return failure;
-    const HttpResponse answer = act(request);
-    if (fault.kind == Kind::kLostAfter) throw TransportFailure{TransportFailure::Kind::kLost, "reset"};
-    if (fault.kind == Kind::kStatusAfter) return failure;
-    if (fault.kind == Kind::kGarbageAfter) return {200, {}, "{\"id\": 7"};
-    return answer;
-  }
+  size_t jobs() const { return jobs_.size(); }
+  const nlohmann::json& job(size_t index) const { return jobs_.at(index).body; }
+  const std::string& dataset(const std::string& id) const { return datasets_.at(id).bytes; }
+
+  HttpResponse send(const HttpRequest& request) override;
+  // The answer without any fault.
+  HttpResponse answer(const HttpRequest& request);
 
   static HttpResponse json(int status, const nlohmann::json& body) { return {status, {}, body.dump()}; }
+  static HttpResponse problem(int status, const std::string& code, const std::string& message);
 
  private:
-  HttpResponse act(const HttpRequest& request) {
-    static const std::map<HttpMethod, std::string> names = {
-        {HttpMethod::kGet, "GET"}, {HttpMethod::kHead, "HEAD"}, {HttpMethod::kPost, "POST"}, {HttpMethod::kPut, "PUT"}};
-    const std::string path = request.url.substr(request.url.find("/v1") + 3);
-    const std::string plain = path.substr(0, path.find('?'));
-    if (const auto fixed = answers.find(names.at(request.method) + " " + plain); fixed != answers.end()) {
-      return fixed->second;
-    }
-    if (plain == "/jobs" && request.method == HttpMethod::kPost) return submit(request);
-    if (plain == "/jobs") {
-      nlohmann::json data = nlohmann::json::array();
-      for (auto job = jobs_.rbegin(); job != jobs_.rend(); ++job) data.push_back(*job);
-      return json(200, {{"data", data}, {"has_more", false}, {"next", nullptr}});
-    }
-    for (const auto& job : jobs_) {
-      if (plain == "/jobs/" + job.at("id").get<std::string>()) return json(200, job);
-    }
-    return json(404, {{"error", {{"code", "not_found"}, {"message", "no such thing"}}}});
-  }
+  struct StoredJob {
+    nlohmann::json body;
+    int looks = 0;
+    bool cancel_wanted = false;
+  };
+  struct StoredDataset {
+    std::string id, sha256, bytes;
+    uint64_t size = 0;
+    bool complete() const { return bytes.size() == size; }
+  };
 
-  HttpResponse submit(const HttpRequest& request) {
-    std::string key;
-    for (const auto& [name, value] : request.headers) {
-      if (name == "Idempotency-Key") key = value;
-    }
-    const nlohmann::json body = nlohmann::json::parse(request.body);
-    if (const auto known = by_key_.find(key); known != by_key_.end()) {
-      if (honours_keys) return json(200, jobs_[known->second]);
-      return json(409, {{"error", {{"code", "idempotency_conflict"}, {"message", "key used"}}}});
-    }
-    by_key_[key] = jobs_.size();
-    jobs_.push_back({{"id", "job_abc12345" + std::to_string(jobs_.size())},
-                     {"state", "pending"},
-                     {"spec", {{"labels", body.at("labels")}}}});
-    return json(201, jobs_.back());
-  }
+  HttpResponse create_dataset(const HttpRequest& request);
+  HttpResponse put_part(const HttpRequest& request, StoredDataset& dataset);
+  HttpResponse submit(const HttpRequest& request);
+  HttpResponse list(const std::string& query) const;
+  HttpResponse about_job(const HttpRequest& request, const std::string& rest, const std::string& query, StoredJob& job);
+  HttpResponse file(const HttpRequest& request, const std::string& path) const;
+  static nlohmann::json dataset_json(const StoredDataset& dataset, uint64_t part);
+  nlohmann::json job_json(const StoredJob& job) const;
+  nlohmann::json events_of(const StoredJob& job) const;
 
-  std::vector<nlohmann::json> jobs_;
+  std::vector<StoredJob> jobs_;
   std::map<std::string, size_t> by_key_;
+  std::map<std::string, StoredDataset> datasets_;
+  std::map<std::string, std::string> dataset_by_key_;
 };
+
+// The value of a request's header; "" where it has none.
+std::string header_of(const HttpRequest& request, const std::string& name);
 
 }  // namespace gemma_sft

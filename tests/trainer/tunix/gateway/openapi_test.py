@@ -64,7 +64,9 @@ READERS = {
     "parse_dataset": ["DatasetAnswer", "UploadAnswer", "RowError"],
     "job_of": ["JobAnswer", "JobError", "JobRequest"],
     "parse_job_page": ["JobPage"],
-    "parse_events": ["EventPage", "EventAnswer"],
+    "event_of": ["EventAnswer"],
+    "parse_accelerators": ["AcceleratorAnswer"],
+    "parse_events": ["EventPage"],
     "parse_artifacts": ["ArtifactPage", "ArtifactAnswer"],
 }
 
