@@ -30,6 +30,7 @@ Json section(const RunConfig& config, const std::string& prefix) {
   Json json = Json::object();
   for (const Setting& setting : settings()) {
     if (!setting.key.starts_with(prefix) || (setting.has_effect && !setting.has_effect(config))) continue;
+    if (!setting.names_run) continue;  // it guards a run on this machine
     const Value value = setting.field.get(config);
     if (setting.key == "training.stochastic_rounding") continue;  // the service does not know it, see make_job_spec
     if (setting.key == "training.activation_checkpointing" && std::holds_alternative<std::string>(value)) {
