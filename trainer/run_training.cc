@@ -194,9 +194,10 @@ class TrainingLoop {
     checkpoints_.rotate(state_.step, keeps_best ? std::optional<int64_t>(state_.best->step) : std::nullopt);
   }
 
-  // A crash may have come between a save and its rotation, a signal between a step and its evaluation.
+  // A crash may have come between a save and its rotation, a signal between a step and its evaluation. A run that was
+  // taken back deletes nothing before its first new checkpoint.
   void make_up_for_what_an_interruption_left_out() {
-    rotate();
+    if (!checkpoints_.steps().empty() && *checkpoints_.steps().rbegin() <= state_.step) rotate();
     if (evaluates_now() && state_.evaluated_step < state_.step) evaluate_and_save();
   }
 

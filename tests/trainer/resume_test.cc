@@ -11,6 +11,7 @@
 #include "tests/testing/failing_file_system.h"
 #include "tests/trainer/send_signal.h"
 #include "tests/trainer/tiny_run.h"
+#include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/stop_signal.h"
 
 namespace gemma_sft {
@@ -226,6 +227,19 @@ TEST_F(ResumeTest, a_named_checkpoint_takes_the_run_back_and_supersedes_what_cam
   EXPECT_EQ(digests_of_results(tiny_.run_folder()), wanted);
   request.resume_folder = tiny_.run_folder() / "checkpoint-5";
   EXPECT_THAT(error_of(request, ErrorKind::kCheckpoint), HasSubstr("checkpoint-5"));
+}
+
+TEST_F(ResumeTest, a_run_taken_back_deletes_nothing_before_its_first_new_checkpoint) {
+  struct FailInFirstStep : RunObserver {
+    void on_step(const StepRecord&) override { throw Error(ErrorKind::kIo, "the machine goes down"); }
+  };
+  TrainRequest request = stopped_run();
+  request.resume = ResumeMode::kFolder;
+  request.resume_folder = tiny_.run_folder() / "checkpoint-4";
+  FailInFirstStep failing;
+  EXPECT_THROW(run_training(request, real_file_system(), {&failing}), Error);
+  EXPECT_TRUE(verify_checkpoint(tiny_.run_folder() / "checkpoint-4").manifest);
+  EXPECT_TRUE(verify_checkpoint(tiny_.run_folder() / "checkpoint-6").manifest);
 }
 
 TEST_F(ResumeTest, a_run_may_start_from_another_run_s_checkpoint) {
