@@ -66,8 +66,9 @@ MUTANTS = [
     ("a target that is the pad id is left out", [("data/batches/packer.cc", "example.loss_mask[t + 1] != 0;", "example.loss_mask[t + 1] != 0 && example.input_ids[t + 1] != 0;")], GOLDEN),
     ("mask of the token before", [("data/batches/packer.cc", "example.loss_mask[t + 1] != 0;", "example.loss_mask[t] != 0;")], BATCHES),
     ("loss over all tokens, not targets", [("trainer/train_step.cc", "std::max<int64_t>(1, target_tokens_)", "std::max<int64_t>(1, tokens_)")], RUNS),
-    ("mean of the means of micro-batches", [("trainer/train_step.cc", "    loss.backward();\n    losses_.push_back(loss.detach());",
-                                             "    loss.div(static_cast<double>(batch.target_tokens)).backward();\n    losses_.push_back(loss.detach().div(static_cast<double>(batch.target_tokens)));"),
+    ("mean of the means of micro-batches", [("trainer/train_step.cc", "  loss.backward();", "  loss.div(static_cast<double>(batch.target_tokens)).backward();"),
+                                            ("trainer/train_step.cc", "losses_.push_back(forward_and_backward(batch));",
+                                             "losses_.push_back(forward_and_backward(batch).div(static_cast<double>(batch.target_tokens)));"),
                                             ("trainer/train_step.cc", "std::max<int64_t>(1, target_tokens_)", "losses_.size()")], RUNS),
     # Packing
     ("positions go on across documents", [("data/batches/packer.cc", "batch.positions.push_back(static_cast<int64_t>(t));", "batch.positions.push_back(static_cast<int64_t>(batch.positions.size()));")], BATCHES),
