@@ -152,7 +152,9 @@ TEST(FusedLayers, AnEmbeddingEqualsTheLookupScaledAndSumsRepeatedIds) {
       EXPECT_TRUE(same_bits(found.detach(), expected.detach()));
       found.backward(gradient);
       expected.backward(gradient);
-      if (pad_id) EXPECT_TRUE(same_bits(weight.grad().select(0, *pad_id), before.select(0, *pad_id)));
+      if (pad_id) {
+        EXPECT_TRUE(same_bits(weight.grad().select(0, *pad_id), before.select(0, *pad_id)));
+      }
       // The sum is rounded once, the other path's after each addition: so against the sum in fp64.
       at::Tensor sums = before.to(at::kDouble);
       at::Tensor rows = gradient.mul(scale).to(at::kDouble);
