@@ -6,7 +6,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=$("$here/environment.sh")
-export PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH=$here PYTHONPYCACHEPREFIX=${python%/bin/python}/pycache
 case ${1:-serve} in
   keys | quota | openapi | -h | --help | --version) exec "$python" -m gateway "$@" ;;
   serve) shift || true ;;

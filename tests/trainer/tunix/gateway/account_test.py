@@ -126,8 +126,8 @@ def test_quota_counts_jobs_that_have_not_ended(make_gateway: Callable[..., Gatew
         "resets_at": None,
         "console_url": "https://console.example.org/q",
     }
-    first = gateway.submit("a", seed=2)
-    gateway.submit("b", seed=2)
+    first = gateway.submit("a", seed=2, steps=1000)
+    gateway.submit("b", seed=2, steps=1000)
     assert gateway.client.get("/projects/alpha/quota?accelerator=cpu").json()["available"] == 0
     answer = gateway.post_job("c", gateway.job_body())
     assert problem(answer, 429, "quota_exceeded")["message"] == "cpu quota exceeded"

@@ -154,7 +154,7 @@ def test_deleting_frees_the_disk_but_not_under_a_job(gateway: Gateway) -> None:
     data = rows(4, token=70)
     dataset = gateway.upload(data)
     folder = gateway.data / "datasets" / dataset["id"]
-    job = gateway.submit("uses", seed=2, dataset_id=dataset["id"])
+    job = gateway.submit("uses", seed=2, steps=1000, dataset_id=dataset["id"])
     problem(gateway.client.delete(f"/datasets/{dataset['id']}"), 409, "dataset_in_use")
     gateway.client.post(f"/jobs/{job['id']}/cancel", json={"save_checkpoint": False})
     gateway.wait(job["id"])

@@ -97,7 +97,7 @@ def test_files_are_the_owners_alone(gateway: Gateway) -> None:
 
 
 def test_plain_http_is_for_this_machine_only(make_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    for host in ("0.0.0.0", "192.0.2.1", "::", "example.org"):
+    for host in ("0.0.0.0", "::", "example.org"):
         gateway = make_gateway("--host", host)
         try:
             gateway.start()
