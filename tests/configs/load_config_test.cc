@@ -497,7 +497,7 @@ TEST(LoadConfig, AssignmentsGoThroughTheSameChecks) {
             "--max-samples -1: dataset.max_samples: expected a whole number from 1 to 1000000000000, found "
             "-1\n"
             "--data : dataset.data_path: must not be empty\n"
-            "--data caf\xe9.jsonl: dataset.data_path: must be UTF-8");
+            "--data caf\\xe9.jsonl: dataset.data_path: must be UTF-8");
 }
 
 TEST(LoadConfig, NullOnTheCommandLineTakesAKeyBackToItsDefault) {

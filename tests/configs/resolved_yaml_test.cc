@@ -90,6 +90,7 @@ TEST(ResolvedYaml, IsWhatItShouldBe) {
             "  activation_checkpointing: false\n"
             "  deterministic: false\n"
             "  on_nonfinite: stop\n"
+            "  preflight: true\n"
             "  optimizer: adamw\n"
             "lora:\n"
             "  rank: 8\n"
@@ -103,6 +104,7 @@ TEST(ResolvedYaml, IsWhatItShouldBe) {
             "  run_dir: \"artifacts/training_runs\"\n"
             "  checkpoint_every: 500\n"
             "  keep_checkpoints: 2\n"
+            "  log_samples: true\n"
             "tunix:\n"
             "  project_id: \"p\"\n");
 }
