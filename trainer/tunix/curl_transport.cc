@@ -4,6 +4,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <string_view>
 
 #include "configs/error.h"
 #include "trainer/tunix/http_transport.h"
@@ -90,8 +91,17 @@ int on_progress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
   return exchange.interrupted ? 1 : 0;
 }
 
-TransportFailure::Kind kind_of(CURLcode code) {
+// A handshake that ends with a certificate whose signature is another authority's. OpenSSL reports the cryptography that
+// failed, and libcurl, which looks for OpenSSL's word for an untrusted certificate, a handshake that failed.
+bool is_about_a_signature(std::string_view details) {
+  return details.find("asn1 encoding routines") != std::string_view::npos ||
+         details.find("certificate") != std::string_view::npos;
+}
+
+TransportFailure::Kind kind_of(CURLcode code, std::string_view details) {
   switch (code) {
+    case CURLE_SSL_CONNECT_ERROR:
+      return is_about_a_signature(details) ? TransportFailure::Kind::kUntrusted : TransportFailure::Kind::kLost;
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
     case CURLE_COULDNT_CONNECT: return TransportFailure::Kind::kNotSent;
@@ -167,7 +177,7 @@ class CurlTransport : public HttpTransport {
     }
     if (exchange.interrupted) throw TransportFailure{TransportFailure::Kind::kInterrupted, "interrupted"};
     if (code != CURLE_OK && !exchange.body_refused) {
-      throw TransportFailure{kind_of(code), *details != '\0' ? details : curl_easy_strerror(code)};
+      throw TransportFailure{kind_of(code, details), *details != '\0' ? details : curl_easy_strerror(code)};
     }
     if (streams(exchange) && !exchange.body_begun) request.sink->begin(exchange.response);  // an empty body
     return std::move(exchange.response);
