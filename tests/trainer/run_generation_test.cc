@@ -117,7 +117,8 @@ TEST_F(RunGenerationTest, rows_that_cannot_be_used_are_named_by_line_before_anyt
   const std::string good = "{\"prompt\": \"x\"}\n";
   EXPECT_THAT(error_of(file_request(good + "{\"prompt\": 5}\n"), ErrorKind::kData),
               HasSubstr("prompts.jsonl:2: prompt"));
-  EXPECT_THAT(error_of(file_request(good + "nonsense\n"), ErrorKind::kData), HasSubstr("prompts.jsonl:2:1: row: expected a JSON value"));
+  EXPECT_THAT(error_of(file_request(good + "nonsense\n"), ErrorKind::kData),
+              HasSubstr("prompts.jsonl:2:1: row: expected a JSON value"));
   EXPECT_THAT(error_of(file_request("{\"id\": \"a\"}\n"), ErrorKind::kData), HasSubstr("one of prompt and input_ids"));
   EXPECT_THAT(error_of(file_request("{\"input_ids\": [2, 512]}\n"), ErrorKind::kData),
               HasSubstr("0 to 511, found 512"));

@@ -91,8 +91,8 @@ int on_progress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
   return exchange.interrupted ? 1 : 0;
 }
 
-// A handshake that ends with a certificate whose signature is another authority's. OpenSSL reports the cryptography that
-// failed, and libcurl, which looks for OpenSSL's word for an untrusted certificate, a handshake that failed.
+// A handshake that ends with a certificate whose signature is another authority's. OpenSSL reports the cryptography
+// that failed, and libcurl, which looks for OpenSSL's word for an untrusted certificate, a handshake that failed.
 bool is_about_a_signature(std::string_view details) {
   return details.find("asn1 encoding routines") != std::string_view::npos ||
          details.find("certificate") != std::string_view::npos;
