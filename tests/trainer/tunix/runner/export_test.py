@@ -75,9 +75,10 @@ def test_another_dtype_is_what_gemma_sft_writes(workspace: Workspace, tmp_path: 
     _export(workspace, folder, tmp_path, output__model_dtype="bf16")
     words = ["--input", folder.name, "--output", "converted", "--format", "hf", "--dtype", "bf16"]
     workspace.native("export", *words)
-    expected = digests(workspace.folder / "converted")
-    expected.pop("SHA256SUMS", None)
-    assert digests(tmp_path / "final_model") == expected
+    assert digests(tmp_path / "final_model") == digests(workspace.folder / "converted")
+    sums = [folder / "SHA256SUMS" for folder in (tmp_path / "final_model", workspace.folder / "converted")]
+    assert sums[0].read_bytes() == sums[1].read_bytes()
+    workspace.native("verify", str(tmp_path / "final_model"))
 
 
 def test_a_sharded_folder_is_read_and_written_in_shards(workspace: Workspace, tmp_path: Path) -> None:
@@ -188,6 +189,7 @@ def test_a_merged_adapter_is_what_gemma_sft_merges(workspace: Workspace) -> None
     workspace.train_tunix(workdir, "--merged")
     output = workdir / "output"
     assert sorted(entry.name for entry in (output / "final_model").iterdir()) == [
+        "SHA256SUMS",
         "adapter_config.json",
         "adapter_model.safetensors",
     ]

@@ -221,8 +221,9 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def digests(folder: Path) -> dict[str, str]:
+    """Of every file but SHA256SUMS, which says the same of the others."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != "SHA256SUMS"
     }

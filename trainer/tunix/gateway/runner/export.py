@@ -67,12 +67,20 @@ def _publish(destination: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(old, ignore_errors=True)
     partial.mkdir()
     write(partial)
+    _write_digests(partial)
     durable.sync(partial)
     if destination.exists():
         destination.rename(old)
     partial.rename(destination)
     durable.sync(output)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_digests(folder: Path) -> None:
+    """What `gemma-sft verify` and `sha256sum -c SHA256SUMS` check."""
+    names = sorted(path.name for path in folder.iterdir())
+    lines = [f"{durable.sha256_file(folder / name)}  {name}\n" for name in names]
+    durable.write_new(folder / "SHA256SUMS", "".join(lines).encode())
 
 
 # ---- all weights -----------------------------------------------------------------------------------------------------
