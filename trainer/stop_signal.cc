@@ -4,9 +4,10 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
+#include <span>
 #include <thread>
-#include <vector>
 
 namespace gemma_sft {
 namespace {
@@ -20,15 +21,16 @@ extern "C" void note_signal(int number) {
   if (!first_signal.compare_exchange_strong(none, number)) _exit(128 + number);
 }
 
-// Decided at the first call, before a handler is there.
-const std::vector<int>& stop_signals() {
-  static const std::vector<int> numbers = [] {
-    std::vector<int> all = {SIGTERM, SIGINT, SIGUSR1};
+// Decided at the first call, before a handler is there. An array, which nothing destroys: the waiting thread reads it
+// while the program ends.
+std::span<const int> stop_signals() {
+  static constexpr std::array<int, 4> kNumbers = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
+  static const size_t count = [] {
     struct sigaction before = {};
-    if (sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) all.push_back(SIGHUP);
-    return all;
+    const bool hang_up_stops = sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler != SIG_IGN;
+    return hang_up_stops ? kNumbers.size() : kNumbers.size() - 1;
   }();
-  return numbers;
+  return std::span(kNumbers).first(count);
 }
 
 sigset_t stop_signal_set() {
