@@ -89,7 +89,7 @@ TEST(RunSelftest, AnInfiniteWeightIsNotOkAndDoesNotCrash) {
   CaseFiles files;
   fs::copy(files.model, dir / "model");
   const fs::path path = dir / "model" / "model.safetensors";
-  if (!fs::exists(path)) GTEST_SKIP() << "the first case is sharded";
+  ASSERT_TRUE(fs::exists(path)) << "this test changes a byte of a case's only weight file; its first case is sharded";
   std::string bytes = read_file(path);
   const SafetensorsFile file(path);
   const TensorInfo* norm = file.find("model.norm.weight");

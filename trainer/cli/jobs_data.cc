@@ -89,6 +89,14 @@ JobData read_job_data(const LoadedConfig& loaded, Missing missing, const Output&
   return data;
 }
 
+std::optional<TokenTotals> totals_of(const JobData& data) {
+  if (data.index == nullptr || data.index->train.empty()) return std::nullopt;
+  TokenTotals totals = {
+      .rows = static_cast<int64_t>(data.index->train.size()), .tokens = 0, .longest_row = data.index->longest_tokens};
+  for (const IndexedRow& row : data.index->train) totals.tokens += row.tokens;
+  return totals;
+}
+
 JobEstimate estimate_of(const RunConfig& config, const JobData& data, const PriceTable& prices) {
   EstimateRequest request{.config = config,
                           .model = data.model,
@@ -96,11 +104,9 @@ JobEstimate estimate_of(const RunConfig& config, const JobData& data, const Pric
                           .steps = data.steps,
                           .tokens_per_epoch = {},
                           .longest_row = data.max_seq_length};
-  if (data.index != nullptr) {
-    int64_t tokens = 0;
-    for (const IndexedRow& row : data.index->train) tokens += row.tokens;
-    request.tokens_per_epoch = tokens;
-    request.longest_row = data.index->longest_tokens;
+  if (const auto totals = totals_of(data)) {
+    request.tokens_per_epoch = totals->tokens;
+    request.longest_row = totals->longest_row;
   }
   return estimate_job(request, prices);
 }

@@ -13,6 +13,7 @@
 #include "trainer/cli/output.h"
 #include "trainer/cli/train_request.h"
 #include "trainer/tunix/job_estimate.h"
+#include "trainer/tunix/job_spec.h"
 
 namespace gemma_sft {
 
@@ -35,6 +36,9 @@ JobData read_job_data(const LoadedConfig& loaded, Missing missing, const Output&
 
 // Rows of the file that can be read, whatever their length: no tokenizer is needed.
 int64_t count_rows(const std::filesystem::path& file, const DatasetSection& dataset);
+
+// Of the rows that are trained on; nullopt where they were not tokenised.
+std::optional<TokenTotals> totals_of(const JobData& data);
 
 JobEstimate estimate_of(const RunConfig& config, const JobData& data, const PriceTable& prices);
 

@@ -28,6 +28,19 @@ void where_reachable(const JobService& service, const Output& output, const Ask&
   }
 }
 
+template <typename T>
+Json or_null(const std::optional<T>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
+
+std::string hours_and_cost(const ServiceEstimate& estimate) {
+  if (!estimate.hours_low || !estimate.hours_high || !estimate.usd_low || !estimate.usd_high) {
+    return "hours and cost cannot be told before the rows are tokenised";
+  }
+  return fmt::format("{:.1f} to {:.1f} hours, ${:.2f} to ${:.2f}", *estimate.hours_low, *estimate.hours_high,
+                     *estimate.usd_low, *estimate.usd_high);
+}
+
 void print_fact(const Output& output, const char* name, const std::string& value) {
   print_line(output, fmt::format("  {:<12} {}", name, value));
 }
@@ -60,15 +73,14 @@ int run_jobs_estimate(const JobsArguments& arguments, const EnvironmentReader& e
                                           .dataset_id = "",
                                           .submission = "",
                                           .config_sha256 = "",
-                                          .client_version = version()});
+                                          .client_version = version(),
+                                          .totals = totals_of(data)});
       const ServiceEstimate theirs = service.client().estimate_cost(spec);
-      json["service"] = {{"steps", theirs.steps},
-                         {"tokens", theirs.tokens},
-                         {"hours", {{"low", theirs.hours_low}, {"high", theirs.hours_high}}},
-                         {"usd", {{"low", theirs.usd_low}, {"high", theirs.usd_high}}}};
-      print_fact(output, "service",
-                 fmt::format("{:.1f} to {:.1f} hours, ${:.2f} to ${:.2f}, says {}", theirs.hours_low, theirs.hours_high,
-                             theirs.usd_low, theirs.usd_high, service.base_url()));
+      json["service"] = {{"steps", or_null(theirs.steps)},
+                         {"tokens", or_null(theirs.tokens)},
+                         {"hours", {{"low", or_null(theirs.hours_low)}, {"high", or_null(theirs.hours_high)}}},
+                         {"usd", {{"low", or_null(theirs.usd_low)}, {"high", or_null(theirs.usd_high)}}}};
+      print_fact(output, "service", fmt::format("{}, says {}", hours_and_cost(theirs), service.base_url()));
     });
     where_reachable(service, output, [&] {
       if (!config.tunix.project_id) return;

@@ -100,12 +100,11 @@ struct Quota {
   std::string console_url = {};
 };
 
-// What the service expects of a job.
+// What the service expects of a job; what it does not say is absent.
 struct ServiceEstimate {
-  int64_t steps = 0;
-  int64_t tokens = 0;
-  double hours_low = 0, hours_high = 0;
-  double usd_low = 0, usd_high = 0;
+  std::optional<int64_t> steps, tokens;
+  std::optional<double> hours_low, hours_high;
+  std::optional<double> usd_low, usd_high;
 };
 
 // A failure that the service reported, with the code of its error body.

@@ -81,7 +81,7 @@ JobSpec make_job_spec(const JobSpecRequest& request) {
                  {"checkpoint_every", config.output.checkpoint_every},
                  {"keep", config.tunix.keep_checkpoints.value_or(config.output.keep_checkpoints)}};
   if (config.output.model_dtype) output["model_dtype"] = json_of(find_setting("output.model_dtype")->field.get(config));
-  const Json body = {
+  Json body = {
       {"project_id", spec.project_id},
       {"experiment_name", spec.experiment_name},
       {"dataset_id", or_null(spec.dataset_id)},
@@ -95,6 +95,11 @@ JobSpec make_job_spec(const JobSpecRequest& request) {
       {"labels", {{"run_id", spec.run_id}, {"submission", spec.submission}}},
       {"client",
        {{"name", "gemma-sft"}, {"version", request.client_version}, {"config_sha256", request.config_sha256}}}};
+  if (request.totals) {
+    body["totals"] = {{"rows", request.totals->rows},
+                      {"tokens", request.totals->tokens},
+                      {"longest_row", request.totals->longest_row}};
+  }
   spec.body = body.dump();
   return spec;
 }

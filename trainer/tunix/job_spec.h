@@ -23,6 +23,13 @@ struct JobSpec {
   std::string body;  // the JSON text that is sent
 };
 
+// How much there is to train on, for an estimate of a job whose data set the service does not have yet.
+struct TokenTotals {
+  int64_t rows = 0;
+  int64_t tokens = 0;  // of one epoch
+  int64_t longest_row = 0;
+};
+
 struct JobSpecRequest {
   const RunConfig& config;
   std::string run_id;
@@ -32,6 +39,7 @@ struct JobSpecRequest {
   std::string submission;
   std::string config_sha256;
   std::string client_version;
+  std::optional<TokenTotals> totals = {};  // for POST /cost-estimates alone
 };
 
 // Every setting of model, training and lora that has an effect is in the body, by its own name. Throws Error(kUsage)

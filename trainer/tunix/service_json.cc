@@ -69,6 +69,10 @@ class Reader {
     if (!fits) fail(fmt::format("\"{}\": expected a whole number from 0", name));
     return value->get<int64_t>();
   }
+  std::optional<int64_t> find_whole(const char* name) const {
+    if (find(name) == nullptr) return std::nullopt;
+    return whole(name, 0);
+  }
   bool is_true(const char* name) const {
     const Json* value = find(name);
     if (value != nullptr && !value->is_boolean()) fail(fmt::format("\"{}\": expected true or false", name));
@@ -221,12 +225,12 @@ ServiceEstimate parse_estimate(std::string_view body, const ServiceText& text) {
   return parse_body(body, text, [](const Reader& reader) {
     const Reader hours = reader.object("hours");
     const Reader usd = reader.object("usd");
-    return ServiceEstimate{.steps = reader.whole("steps", 0),
-                           .tokens = reader.whole("tokens", 0),
-                           .hours_low = hours.number("low", 0),
-                           .hours_high = hours.number("high", 0),
-                           .usd_low = usd.number("low", 0),
-                           .usd_high = usd.number("high", 0)};
+    return ServiceEstimate{.steps = reader.find_whole("steps"),
+                           .tokens = reader.find_whole("tokens"),
+                           .hours_low = hours.find_number("low"),
+                           .hours_high = hours.find_number("high"),
+                           .usd_low = usd.find_number("low"),
+                           .usd_high = usd.find_number("high")};
   });
 }
 

@@ -119,7 +119,7 @@ std::string described_path(const std::string& path) {
   return "";
 }
 
-JobSpec full_spec() {
+JobSpec full_spec(std::optional<TokenTotals> totals = {}) {
   RunConfig config;
   config.model.base_model = "google/gemma-3-270m-it";
   config.model.accelerator = "tpu-v3-8";
@@ -134,10 +134,11 @@ JobSpec full_spec() {
                         .run_id = "r",
                         .output_uri = "gs://bucket/folder/run_r",
                         .max_seq_length = 128,
-                        .dataset_id = "ds_abc123xyz",
+                        .dataset_id = totals ? "" : "ds_abc123xyz",
                         .submission = "key-1",
                         .config_sha256 = std::string(64, 'c'),
-                        .client_version = "1"});
+                        .client_version = "1",
+                        .totals = totals});
 }
 
 TEST(Contract, EveryRequestIsOneThatTheDocumentDescribes) {
@@ -153,7 +154,7 @@ TEST(Contract, EveryRequestIsOneThatTheDocumentDescribes) {
   client.auth_test();
   client.accelerators();
   client.quota("p", "tpu-v3-8", "us-central1");
-  client.estimate_cost(full_spec());
+  client.estimate_cost(full_spec(TokenTotals{.rows = 2, .tokens = 30, .longest_row = 20}));
   client.upload_dataset({.file = dir.write("rows.jsonl", rows),
                          .bytes = rows.size(),
                          .sha256 = sha256_hex(rows),
@@ -227,6 +228,9 @@ TEST(Contract, EveryAnswerOfTheDocumentIsRead) {
   EXPECT_EQ(parse_accelerators(answer("get", "/accelerators", "200"), text).accelerators.size(), 1u);
   EXPECT_EQ(parse_quota(answer("get", "/projects/{project_id}/quota", "200"), text).available, 1);
   EXPECT_EQ(parse_estimate(answer("post", "/cost-estimates", "200"), text).usd_high, 0.5);
+  const ServiceEstimate unknown =
+      parse_estimate(R"({"steps":null,"hours":{"low":null,"high":null},"usd":{"low":null,"high":null}})", text);
+  EXPECT_FALSE(unknown.steps || unknown.tokens || unknown.hours_low || unknown.usd_high);
   EXPECT_EQ(parse_dataset(answer("get", "/datasets/{dataset_id}", "200"), text).id, "job_abc123xyz");
   const Job job = parse_job(answer("get", "/jobs/{job_id}", "200"), text);
   EXPECT_EQ(job.total_steps, 1);

@@ -113,19 +113,6 @@ struct Operation {
   int deadlines = 1;  // of calls inside it that may come after one another
 };
 
-JobSpec spec(const std::string& submission) {
-  RunConfig config;
-  config.tunix.project_id = "p";
-  return make_job_spec({.config = config,
-                        .run_id = "r",
-                        .output_uri = {},
-                        .max_seq_length = 128,
-                        .dataset_id = "ds_1",
-                        .submission = submission,
-                        .config_sha256 = "c",
-                        .client_version = "1"});
-}
-
 const std::string kJob = "job_abc123450";  // the service's first
 const std::string kRows =
     "{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n{\"id\":4}\n{\"id\":5}\n{\"id\":6}\n{\"id\":7}\n{\"id\":8}\n";
@@ -134,7 +121,7 @@ std::vector<Operation> all_operations() {
   return {
       {"auth test", [](auto& client, auto&, auto&) { client.auth_test(); }},
       {"quota", [](auto& client, auto&, auto&) { client.quota("p", "tpu-v3-8", "us-central1"); }},
-      {"estimate", [](auto& client, auto&, auto&) { client.estimate_cost(spec("e")); }},
+      {"estimate", [](auto& client, auto&, auto&) { client.estimate_cost(small_job("e")); }},
       {"upload",
        [](auto& client, const TempDir& dir, auto&) {
          client.upload_dataset({.file = dir.write("rows.jsonl", kRows),
@@ -146,8 +133,8 @@ std::vector<Operation> all_operations() {
                                "p", "key-dataset");
        },
        2},
-      {"submit", [](auto& client, auto&, auto&) { client.submit(spec("second"), Attempt::kFirst); }, 2},
-      {"submit again", [](auto& client, auto&, auto&) { client.submit(spec("first"), Attempt::kRepeated); }, 2},
+      {"submit", [](auto& client, auto&, auto&) { client.submit(small_job("second"), Attempt::kFirst); }, 2},
+      {"submit again", [](auto& client, auto&, auto&) { client.submit(small_job("first"), Attempt::kRepeated); }, 2},
       {"poll", [](auto& client, auto&, auto&) { client.status(kJob); }},
       {"list",
        [](auto& client, auto&, auto&) {
@@ -226,7 +213,7 @@ class FaultTable : public ::testing::Test {
     options.base_url = "https://jobs.example.org/v1";
     options.key = kKey;
     FakeClock clock;
-    HttpJobClient(service_, clock, options).submit(spec("first"), Attempt::kFirst);
+    HttpJobClient(service_, clock, options).submit(small_job("first"), Attempt::kFirst);
     service_.requests.clear();
   }
 

@@ -26,18 +26,6 @@ class HttpJobClientTest : public ::testing::Test {
     options.retry_seconds = retry_seconds;
     return {service_, clock_, options};
   }
-  static JobSpec spec(const std::string& submission = "key-1") {
-    RunConfig config;
-    config.tunix.project_id = "p";
-    return make_job_spec({.config = config,
-                          .run_id = "r",
-                          .output_uri = {},
-                          .max_seq_length = 128,
-                          .dataset_id = "ds_1",
-                          .submission = submission,
-                          .config_sha256 = "c",
-                          .client_version = "1"});
-  }
   template <typename Act>
   std::string message_of(ErrorKind kind, Act act) {
     try {
@@ -67,7 +55,7 @@ TEST_F(HttpJobClientTest, TheGuidesErrorsAreItsWordsWithARemedyAndAreNotTriedAga
   EXPECT_EQ(service_.requests.size(), 1u);
 
   service_.answers["POST /jobs"] = problem(429, "quota_exceeded", "TPU quota exceeded");
-  const std::string quota = message_of(ErrorKind::kQuota, [&] { client.submit(spec(), Attempt::kFirst); });
+  const std::string quota = message_of(ErrorKind::kQuota, [&] { client.submit(small_job(), Attempt::kFirst); });
   EXPECT_THAT(quota, testing::StartsWith("TunixAPIError: 429 Too Many Requests - TPU quota exceeded\n"));
   EXPECT_THAT(quota, HasSubstr("https://console.cloud.google.com/iam-admin/quotas"));
   EXPECT_EQ(service_.requests.size(), 2u);
@@ -117,7 +105,7 @@ TEST_F(HttpJobClientTest, TheKeyGoesToItsOwnServerAlone) {
   EXPECT_EQ(service_.requests.size(), 1u);
 
   service_.answers["POST /jobs"] = {307, {{"location", "/v1/elsewhere"}}, ""};
-  message_of(ErrorKind::kApi, [&] { client.submit(spec(), Attempt::kFirst); });
+  message_of(ErrorKind::kApi, [&] { client.submit(small_job(), Attempt::kFirst); });
   EXPECT_EQ(service_.requests.size(), 2u);
 
   message_of(ErrorKind::kUsage, [&] { make(1, "http://jobs.example.org/v1"); });
@@ -145,8 +133,8 @@ TEST_F(HttpJobClientTest, AThousandScriptedSubmissionsMakeOneJobEach) {
       service_.faults.push_back({.kind = kinds[random() % 7], .status = statuses[random() % 5]});
     }
     HttpJobClient client = make(100'000);
-    const Job first = client.submit(spec(), Attempt::kFirst);
-    const Job again = client.submit(spec(), Attempt::kRepeated);  // the next process
+    const Job first = client.submit(small_job(), Attempt::kFirst);
+    const Job again = client.submit(small_job(), Attempt::kRepeated);  // the next process
     EXPECT_EQ(service_.jobs(), 1u) << script;
     EXPECT_EQ(first.id, again.id) << script;
   }

@@ -53,18 +53,6 @@ std::string message_of(const Act& act) {
   return "";
 }
 
-JobSpec spec() {
-  RunConfig config;
-  return make_job_spec({.config = config,
-                        .run_id = "r",
-                        .output_uri = {},
-                        .max_seq_length = 1,
-                        .dataset_id = "d",
-                        .submission = "k",
-                        .config_sha256 = "c",
-                        .client_version = "1"});
-}
-
 bool holds_key(const HttpRequest& request) {
   std::string all = request.url + request.body;
   for (const auto& [name, value] : request.headers) all += name + value;
@@ -112,7 +100,7 @@ TEST(Redirects, AreFollowedWhereTheyMayBeAndTheKeyStaysAtHome) {
       }
       const size_t before = home.requests().size();
       EXPECT_LE(before, 6u) << script;
-      EXPECT_NE(message_of([&] { caller.client->submit(spec(), Attempt::kFirst); }), "") << script;
+      EXPECT_NE(message_of([&] { caller.client->submit(small_job(), Attempt::kFirst); }), "") << script;
       EXPECT_NE(message_of([&] { caller.client->cancel(kJob); }), "") << script;
       EXPECT_EQ(home.requests().size(), before + 2) << script << ": a POST was sent again";
       EXPECT_EQ(other.requests().size() + tls.requests().size(), 0u) << script;
@@ -240,7 +228,7 @@ TEST(Loopback, ARunGoesThroughTheRealTransport) {
                                                              .manifest_json = ""},
                                                             "p", "key");
   EXPECT_EQ(service.dataset(dataset), rows);
-  const Job job = caller.client->submit(spec(), Attempt::kFirst);
+  const Job job = caller.client->submit(small_job(), Attempt::kFirst);
   while (!is_terminal(caller.client->status(job.id).state)) {
   }
   const DownloadResult result = download_job(*caller.client, job.id, dir / "m", real_file_system());

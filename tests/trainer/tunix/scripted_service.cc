@@ -7,6 +7,19 @@
 #include "data/files/sha256.h"
 
 namespace gemma_sft {
+
+JobSpec small_job(const std::string& submission) {
+  RunConfig config;
+  config.tunix.project_id = "p";
+  return make_job_spec({.config = config,
+                        .run_id = "r",
+                        .output_uri = {},
+                        .max_seq_length = 128,
+                        .dataset_id = "ds_1",
+                        .submission = submission,
+                        .config_sha256 = "c",
+                        .client_version = "1"});
+}
 namespace {
 
 using Json = nlohmann::json;

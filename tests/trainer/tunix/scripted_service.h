@@ -17,6 +17,9 @@
 
 namespace gemma_sft {
 
+// The smallest job that there can be.
+JobSpec small_job(const std::string& submission = "key-1");
+
 class FakeClock : public Clock {
  public:
   double now() const override { return now_; }

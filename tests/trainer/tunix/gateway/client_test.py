@@ -93,6 +93,7 @@ def test_the_key_the_quota_and_the_estimate_are_told(client: Client) -> None:
     assert "50 of 50 available" in client("quota", "--accelerator", "cpu")
     text = client("jobs", "estimate", "--config", client.config("estimate"))
     assert f"says {client.environment['TUNIX_BASE_URL']}" in text
+    assert " hours, $" in text, "the service knows how many tokens there are"
     client("auth", "test", code=4, TUNIX_API_KEY="tunix_sk_dev_nobody")
     assert "401 Unauthorized - Invalid API key" in client("auth", "test", code=4, TUNIX_API_KEY="tunix_sk_dev_nobody")
 
