@@ -136,11 +136,12 @@ TEST(Training, EachStopSignalFinishesTheStepAndTheSameCommandContinuesExactly) {
   }
 }
 
-// A step that takes long: thousands of rows before the first update.
+// A step that takes long, on a fast machine too: tens of thousands of micro-batches before the first update.
 std::vector<std::string> long_step_words(const Workspace& work) {
-  work.files().write("many.jsonl", make_rows(20'000));
+  work.files().write("many.jsonl", make_rows(40'000));
   return {"--data", "many.jsonl",
-          "--set",  "training.gradient_accumulation_steps=5000",
+          "--set",  "training.batch_size=1",
+          "--set",  "training.gradient_accumulation_steps=40000",
           "--set",  "dataset.validation_fraction=0",
           "--set",  "evaluation.every=null"};
 }

@@ -89,8 +89,9 @@ def test_every_member_that_the_client_reads_is_described(reader: str) -> None:
     assert names <= described, names - described
 
 
-# With these set, the client submits nothing (job_spec.cc): only the native engine has them.
-NOT_SENT = {"stochastic_rounding"}
+# What only the native engine has (job_spec.cc): with stochastic_rounding the client submits nothing, the others guard a
+# run on the user's own machine.
+NOT_SENT = {"stochastic_rounding", "preflight", "step_timeout"}
 
 
 def test_what_the_client_may_send_of_training_has_the_same_names_ranges_and_defaults() -> None:
