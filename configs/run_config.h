@@ -94,6 +94,7 @@ struct OutputSection {
   int64_t checkpoint_every = 500;  // optimizer steps; 0: only at the end
   int64_t keep_checkpoints = 2;
   std::optional<ModelDtype> model_dtype;  // empty: the base files' dtype
+  std::optional<bool> background_save;    // empty: on a GPU
   bool log_samples = true;
   bool operator==(const OutputSection&) const = default;
 };

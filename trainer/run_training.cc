@@ -3,17 +3,19 @@
 #include <ATen/Context.h>
 #include <fmt/format.h>
 
-#include "trainer/checkpoint/checkpointer.h"
+#include "trainer/checkpoint/checkpoint_folders.h"
 #include "trainer/device.h"
 #include "trainer/evaluator.h"
 #include "trainer/final_model.h"
 #include "trainer/observer_group.h"
 #include "trainer/optimizer.h"
+#include "trainer/process_memory.h"
 #include "trainer/resume.h"
 #include "trainer/run/samples_file.h"
 #include "trainer/run/skipped_rows.h"
 #include "trainer/run_completion.h"
 #include "trainer/run_description.h"
+#include "trainer/run_saver.h"
 #include "trainer/run_tensors.h"
 #include "trainer/step_watch.h"
 #include "trainer/stop_signal.h"
@@ -73,7 +75,10 @@ class TrainingLoop {
         optimizer_(model.trainable_parameters(), optimizer_options(config_.training)),
         train_step_(model, optimizer_,
                     {.max_grad_norm = config_.training.max_grad_norm, .on_nonfinite = config_.training.on_nonfinite}),
-        checkpointer_(checkpoints, setup.origin, files),
+        saver_(checkpoints, setup.origin, files, observer,
+               {.in_background = config_.output.background_save.value_or(!setup.device.is_cpu()),
+                .keeps_best = config_.evaluation.keep_best,
+                .free_bytes = available_memory_bytes}),
         stream_(setup.index, setup.tokenizer, setup.plan.batches),
         watch_(config_.training.step_timeout, request.on_stall) {
     if (!setup.validation_rows.empty()) {
@@ -91,6 +96,17 @@ class TrainingLoop {
 
   // From where the state is to the end of the run, or until a stop signal.
   TrainState run() {
+    try {
+      train();
+    } catch (...) {
+      saver_.wait_and_warn();
+      throw;
+    }
+    return state_;
+  }
+
+ private:
+  void train() {
     rows_.truncate_after(state_);
     observer_.on_start(state_.step, setup_.plan.total_steps);
     if (state_.step > 0) make_up_for_what_an_interruption_left_out();
@@ -104,14 +120,14 @@ class TrainingLoop {
       advance(state_, batches_, stats);
       observer_.on_step(step_record(stats, rate, watch.seconds(), stream_.waited_seconds() - waited_before));
       check_skipped(state_, batches_, observer_);
+      saver_.collect();
       evaluate_and_save();
     }
     // The signal may have come at any point since the step.
     if (stop_signal() != 0 && saved_step_ != state_.step) save();
-    return state_;
+    saver_.wait();
   }
 
- private:
   bool goes_on() const { return !is_over(state_, setup_.plan, config_.evaluation) && stop_signal() == 0; }
   bool evaluates_now() const { return evaluator_ && setup_.plan.evaluates_after(state_.step); }
 
@@ -166,16 +182,11 @@ class TrainingLoop {
   }
 
   void save() {
-    const Stopwatch watch;
     const RunTensors tensors = run_tensors(model_, optimizer_);
     if (const auto name = find_not_finite(tensors)) return refuse_to_save(*name);
     rows_.sync();  // rows that a resume would count on
-    with_memory_errors_explained({"saving the checkpoint", state_.step}, [&] {
-      const fs::path saved = checkpointer_.save(state_, tensors);
-      observer_.on_checkpoint(state_.step, saved.string(), watch.seconds());
-    });
+    saver_.save(state_, tensors, goes_on());
     saved_step_ = state_.step;
-    rotate();
   }
 
   // While steps are being skipped the next ones may show the cause, and are counted; otherwise the run ends here.
@@ -189,15 +200,10 @@ class TrainingLoop {
                             what, describe_rows(batches_.micro_batches)));
   }
 
-  void rotate() {
-    const bool keeps_best = config_.evaluation.keep_best && state_.best;
-    checkpoints_.rotate(state_.step, keeps_best ? std::optional<int64_t>(state_.best->step) : std::nullopt);
-  }
-
   // A crash may have come between a save and its rotation, a signal between a step and its evaluation. A run that was
   // taken back deletes nothing before its first new checkpoint.
   void make_up_for_what_an_interruption_left_out() {
-    if (!checkpoints_.steps().empty() && *checkpoints_.steps().rbegin() <= state_.step) rotate();
+    if (!checkpoints_.steps().empty() && *checkpoints_.steps().rbegin() <= state_.step) saver_.rotate(state_);
     if (evaluates_now() && state_.evaluated_step < state_.step) evaluate_and_save();
   }
 
@@ -226,7 +232,7 @@ class TrainingLoop {
   TrainState state_;
   Optimizer optimizer_;
   TrainStep train_step_;
-  Checkpointer checkpointer_;
+  RunSaver saver_;
   BatchStream stream_;
   std::optional<Evaluator> evaluator_;  // when there is validation data
   StepWatch watch_;

@@ -104,7 +104,7 @@ size_t fields_of_run_config() {
                preflight, timeout_of_step, optimizer] = config.training;
   const auto& [rank, alpha, dropout, modules, rslora, from] = config.lora;
   const auto& [every, best, patience] = config.evaluation;
-  const auto& [run_dir, checkpoint, keep, dtype, log_samples] = config.output;
+  const auto& [run_dir, checkpoint, keep, dtype, background, log_samples] = config.output;
   const auto& [present, url, project, experiment, spot, timeout, most_usd, kept] = config.tunix;
   const auto count = [](const auto&... fields) { return sizeof...(fields); };
   return count(base_model, revision, max_seq_length, accelerator, region) +
@@ -113,7 +113,7 @@ size_t fields_of_run_config() {
                epsilon, norm, seed, precision, stochastic, shuffle, packing, checkpointing, deterministic, nonfinite,
                preflight, timeout_of_step, optimizer) +
          count(rank, alpha, dropout, modules, rslora, from) + count(every, best, patience) +
-         count(run_dir, checkpoint, keep, dtype, log_samples) +
+         count(run_dir, checkpoint, keep, dtype, background, log_samples) +
          count(present, url, project, experiment, spot, timeout, most_usd, kept);
 }
 
@@ -194,6 +194,7 @@ TEST(Settings, TheKeysOfTheIssueAreTheKeysOfTheTable) {
                                              "output.checkpoint_every",
                                              "output.keep_checkpoints",
                                              "output.model_dtype",
+                                             "output.background_save",
                                              "output.log_samples",
                                              "tunix.api_base_url",
                                              "tunix.project_id",

@@ -93,6 +93,14 @@ TEST(Kill, R2_a_full_run_is_the_same_after_every_kill) {
   kill_and_compare("full", {"--set", "output.checkpoint_every=3"}, 3);
 }
 
+TEST(Kill, R2_a_run_that_saves_in_the_background_is_the_same_after_every_kill) {
+  // A save is over before the next one begins, so that two intervals at most are done again.
+  kill_and_compare("background saves",
+                   {"--set", "output.checkpoint_every=3", "--set", "output.background_save=true", "--set",
+                    "training.precision=bf16"},
+                   6);
+}
+
 TEST(Kill, R2_a_lora_run_with_dropout_padding_and_a_best_checkpoint_is_the_same_after_every_kill) {
   kill_and_compare("LoRA",
                    {"--set", "output.checkpoint_every=4", "--set", "lora.rank=4", "--set", "lora.dropout=0.1", "--set",

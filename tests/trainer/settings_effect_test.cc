@@ -9,11 +9,13 @@
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "configs/error.h"
 #include "configs/settings.h"
 #include "data/files/sha256.h"
 #include "model/model_init.h"
+#include "tests/testing/hooked_file_system.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/cli/train_request.h"
 #include "trainer/train_setup.h"
@@ -142,13 +144,17 @@ class SettingsEffectTest : public ::testing::Test {
     RecordingObserver observer;
     std::atomic<bool> stalled = false;
     made.on_stall = [&](const std::string&) { stalled = true; };
+    std::atomic<bool> in_background = false;
+    HookedFileSystem files([&, trains = std::this_thread::get_id()](const fs::path&) {
+      if (std::this_thread::get_id() != trains) in_background = true;
+    });
     try {
-      text +=
-          "outcome " + std::to_string(static_cast<int>(run_training(made, real_file_system(), {&observer}).outcome));
+      text += "outcome " + std::to_string(static_cast<int>(run_training(made, files, {&observer}).outcome));
     } catch (const Error& error) {
       text += std::string("error ") + error.what();
     }
     text += stalled ? "\na step took too long" : "\n";
+    text += in_background ? "\nsaves in the background" : "\n";
     for (const std::string& note : observer.notes) text += note.starts_with("preflight") ? "\npreflight" : "";
     text += fs::exists(made.place.folder / "samples.jsonl") ? "\nsamples" : "\n";
     text += at::globalContext().deterministicAlgorithms() ? "\ndeterministic kernels" : "\n";
