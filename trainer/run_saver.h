@@ -6,7 +6,7 @@
 #include <functional>
 #include <optional>
 
-#include "trainer/checkpoint/background_saver.h"
+#include "trainer/background_saver.h"
 #include "trainer/checkpoint/checkpoint_folders.h"
 #include "trainer/checkpoint/checkpointer.h"
 #include "trainer/run/run_observer.h"

@@ -12,7 +12,7 @@
 #include "tests/testing/hooked_file_system.h"
 #include "tests/trainer/send_signal.h"
 #include "tests/trainer/tiny_run.h"
-#include "trainer/checkpoint/background_saver.h"
+#include "trainer/background_saver.h"
 #include "trainer/checkpoint/checkpoint_folders.h"
 #include "trainer/stop_signal.h"
 

@@ -24,6 +24,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -395,13 +396,13 @@ TEST_F(RunTrainingTest, the_rows_of_each_step_are_in_samples_jsonl) {
 }
 
 TEST_F(RunTrainingTest, a_step_that_takes_too_long_is_named_to_whoever_asked) {
-  TrainRequest request =
-      tiny_.request({"training.step_timeout=1e-6", "training.max_steps=2", "training.preflight=false"});
+  // Many steps: on a busy machine the watching thread may be late for a few.
+  TrainRequest request = tiny_.request({"training.step_timeout=1e-6", "training.preflight=false"});
   std::vector<std::string> messages;
   request.on_stall = [&](const std::string& message) { messages.push_back(message); };
   run_training(request, real_file_system(), {});
   ASSERT_FALSE(messages.empty());
-  EXPECT_THAT(messages[0], HasSubstr("step 1: not finished after"));
+  EXPECT_THAT(messages[0], ContainsRegex("^step [0-9]+: not finished after"));
 }
 
 TEST_F(RunTrainingTest, a_signal_finishes_the_step_saves_and_says_so) {

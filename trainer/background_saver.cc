@@ -1,4 +1,4 @@
-#include "trainer/checkpoint/background_saver.h"
+#include "trainer/background_saver.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
