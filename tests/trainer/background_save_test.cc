@@ -173,7 +173,7 @@ TEST_F(BackgroundSaveTest, an_error_of_the_run_itself_is_told_and_the_failed_sav
 
 // A best checkpoint that is not on disk yet must not cost the one before it.
 TEST_F(BackgroundSaveTest, the_best_checkpoint_on_disk_is_kept_while_a_better_one_is_being_written) {
-  const std::vector<std::string> more = {"dataset.validation_fraction=0.3", "evaluation.every=1",
+  const std::vector<std::string> more = {"dataset.validation_fraction=0.3", "evaluation.every=3",
                                          "evaluation.keep_best=true", "output.keep_checkpoints=1",
                                          "output.checkpoint_every=1"};
   std::vector<std::string> in_background = more;
