@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "configs/load_config.h"
 #include "data/files/sha256.h"
 #include "model/hub_cache.h"
 #include "model/weight_files.h"
+#include "trainer/stop_signal.h"
 
 namespace gemma_sft {
 
@@ -51,7 +53,7 @@ LoraOptions lora_options(const LoraSection& lora) {
           .target_modules = lora.target_modules};
 }
 
-std::string model_sha256(const fs::path& folder, const std::function<void()>& before_file) {
+std::string model_sha256(const fs::path& folder, const std::function<void()>& before_block) {
   std::vector<fs::path> paths = {folder / "config.json"};
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
@@ -59,11 +61,22 @@ std::string model_sha256(const fs::path& folder, const std::function<void()>& be
   std::sort(paths.begin() + 1, paths.end());
   Sha256 digest;
   for (const fs::path& path : paths) {
-    if (before_file) before_file();
-    const std::string line = path.filename().string() + " " + sha256_file(path) + "\n";
+    const std::string line = path.filename().string() + " " + sha256_file(path, before_block) + "\n";
     digest.update(line.data(), line.size());
   }
   return digest.hex();
 }
+
+ModelDigest::ModelDigest(fs::path folder)
+    : digest_(std::async(std::launch::async, [this, folder = std::move(folder)] {
+        return model_sha256(folder, [this] {
+          throw_if_stopped();
+          if (dropped_) throw StopRequested{};  // nobody is going to see it
+        });
+      })) {}
+
+ModelDigest::~ModelDigest() { dropped_ = true; }
+
+std::string ModelDigest::get() { return digest_.get(); }
 
 }  // namespace gemma_sft

@@ -4,8 +4,10 @@
 
 #include <c10/core/Device.h>
 
+#include <atomic>
 #include <filesystem>
 #include <functional>
+#include <future>
 #include <optional>
 #include <string>
 
@@ -32,8 +34,21 @@ GemmaOptions frozen_model_options(Precision precision, c10::Device device, const
 
 LoraOptions lora_options(const LoraSection& lora);
 
-// One SHA-256 over config.json and the safetensors files of a model folder, by name and content. `before_file` is
-// called ahead of each file: what it throws ends the reading.
-std::string model_sha256(const std::filesystem::path& folder, const std::function<void()>& before_file = nullptr);
+// One SHA-256 over config.json and the safetensors files of a model folder, by name and content. `before_block` is
+// called ahead of each block of a file: what it throws ends the reading.
+std::string model_sha256(const std::filesystem::path& folder, const std::function<void()>& before_block = nullptr);
+
+// The same, read on a thread of its own from when it is made.
+class ModelDigest {
+ public:
+  explicit ModelDigest(std::filesystem::path folder);
+  ~ModelDigest();  // does not wait for the rest of the files
+  // Waits; call it once. Throws what model_sha256 throws, and StopRequested at a stop signal.
+  std::string get();
+
+ private:
+  std::atomic<bool> dropped_ = false;
+  std::future<std::string> digest_;
+};
 
 }  // namespace gemma_sft

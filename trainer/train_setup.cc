@@ -104,6 +104,7 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
   if (config.lora.rank > 0 && config.lora.init_from) {
     require_continuation(lora_options(config.lora), init_folder(config.lora, config_file), setup.model_config);
   }
+  ModelDigest model_digest(setup.model_folder);  // while the rows are read
   setup.tokenizer = Tokenizer::load(setup.model_folder);
   setup.manifest = find_manifest(config, config_file, observer);
   const fs::path rows = require_training_rows(config, setup.manifest, config_file);
@@ -139,7 +140,7 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
                   .data_sha256 = setup.index->sha256,
                   .validation_sha256 = config.dataset.validation_path ? setup.validation_index->sha256 : "",
                   .tokenizer_sha256 = setup.tokenizer->model_sha256(),
-                  .model_sha256 = model_sha256(setup.model_folder, throw_if_stopped),
+                  .model_sha256 = model_digest.get(),
                   .model_folder = fs::weakly_canonical(setup.model_folder).string(),
                   .device = describe_device(setup.device),
                   .threads = at::get_num_threads(),

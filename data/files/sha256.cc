@@ -55,12 +55,15 @@ std::string sha256_hex(std::string_view bytes) {
   return digest.hex();
 }
 
-std::string sha256_file(const std::filesystem::path& path) {
+std::string sha256_file(const std::filesystem::path& path, const std::function<void()>& before_block) {
   const InputFile file(path);
   Sha256 digest;
   std::vector<char> block(kBlockBytes);
   uint64_t offset = 0;
-  while (const size_t count = file.read_some(offset, block.data(), block.size())) {
+  for (;;) {
+    if (before_block) before_block();
+    const size_t count = file.read_some(offset, block.data(), block.size());
+    if (count == 0) break;
     digest.update(block.data(), count);
     offset += count;
   }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -12,8 +13,9 @@ namespace gemma_sft {
 
 std::string sha256_hex(std::string_view bytes);
 
-// Reads the file in blocks. Throws Error(kIo) when it cannot be read.
-std::string sha256_file(const std::filesystem::path& path);
+// Reads the file in blocks of a megabyte. Throws Error(kIo) when it cannot be read. `before_block` is called ahead of
+// each block: what it throws ends the reading.
+std::string sha256_file(const std::filesystem::path& path, const std::function<void()>& before_block = nullptr);
 
 // Digest of a stream of blocks. Not thread-safe.
 class Sha256 {

@@ -1,13 +1,17 @@
 #include "trainer/model_source.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <fstream>
 
 #include "configs/choice_names.h"
 #include "configs/error.h"
 #include "model/model_init.h"
+#include "tests/trainer/send_signal.h"
 #include "tests/trainer/tiny_run.h"
+#include "trainer/stop_signal.h"
+#include "trainer/stopwatch.h"
 
 namespace gemma_sft {
 namespace {
@@ -68,6 +72,27 @@ TEST(ModelSourceTest, the_digest_of_a_model_changes_with_its_weights_and_config_
   EXPECT_EQ(model_sha256(tiny.base_model()), before);
   std::ofstream(tiny.base_model() / "model.safetensors", std::ios::app) << "x";
   EXPECT_NE(model_sha256(tiny.base_model()), before);
+}
+
+TEST(ModelSourceTest, the_digest_of_a_model_is_the_same_from_a_thread_of_its_own) {
+  const TinyRun tiny;
+  EXPECT_EQ(ModelDigest(tiny.base_model()).get(), model_sha256(tiny.base_model()));
+  fs::remove(tiny.base_model() / "config.json");
+  EXPECT_THROW(ModelDigest(tiny.base_model()).get(), Error);
+}
+
+// A terabyte of zeros would take many minutes.
+TEST(ModelSourceTest, nobody_waits_for_the_rest_of_a_digest_that_nobody_wants_or_at_a_stop_signal) {
+  const TinyRun tiny;
+  fs::resize_file(tiny.base_model() / "model.safetensors", uint64_t{1} << 40);
+  const Stopwatch watch;
+  { const ModelDigest dropped(tiny.base_model()); }
+  install_stop_signals();
+  ModelDigest stopped(tiny.base_model());
+  send_stop_signal(SIGTERM);
+  EXPECT_THROW(stopped.get(), StopRequested);
+  install_stop_signals();
+  EXPECT_LT(watch.seconds(), 60);
 }
 
 }  // namespace
