@@ -25,6 +25,8 @@ def measured(bin_dir):
             for suite in json.loads(report.read_text())["testsuites"]:
                 for test in suite["testsuite"]:
                     name, _, case = test["name"].partition("/")
+                    if not case:
+                        continue
                     numbers = {key: float(value) for key, value in test.items() if isinstance(value, str) and value.endswith("e-6")}
                     results.setdefault(case.replace("_", "-"), {})[name] = numbers
     return results

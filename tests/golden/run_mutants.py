@@ -52,6 +52,19 @@ def mutate(scratch, edits):
     return before
 
 
+def run_program(scratch, program):
+    """The first test that fails; None when none does."""
+    try:
+        run = subprocess.run([scratch / "build/bin" / program, "--gtest_brief=1", "--gtest_fail_fast"], stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True, timeout=300, env=dict(os.environ, OMP_WAIT_POLICY="passive"))
+    except subprocess.TimeoutExpired:
+        return "(no end)"
+    if run.returncode == 0:
+        return None
+    failed = [line.split()[-2 if line.endswith("ms)") else -1] for line in run.stdout.splitlines() if "[  FAILED  ]" in line and "." in line]
+    return failed[0] if failed else "(exit %d)" % run.returncode
+
+
 def try_mutant(scratch, edits, programs):
     """The program and the first test in it that noticed; None when none did."""
     before = mutate(scratch, edits)
@@ -60,14 +73,9 @@ def try_mutant(scratch, edits, programs):
             built = build(scratch, [program])
             if built.returncode:
                 sys.exit("does not compile:\n" + built.stdout[-3000:])
-            try:
-                run = subprocess.run([scratch / "build/bin" / program, "--gtest_brief=1", "--gtest_fail_fast"], stdout=subprocess.PIPE,
-                                     stderr=subprocess.STDOUT, text=True, timeout=300, env=dict(os.environ, OMP_WAIT_POLICY="passive"))
-            except subprocess.TimeoutExpired:
-                return program, "(no end)"
-            if run.returncode:
-                failed = [line.split()[-2 if line.endswith("ms)") else -1] for line in run.stdout.splitlines() if "[  FAILED  ]" in line and "." in line]
-                return program, failed[0] if failed else "(exit %d)" % run.returncode
+            failed = run_program(scratch, program)
+            if failed:
+                return program, failed
     finally:
         for path, text in before.items():
             path.write_text(text)
@@ -93,6 +101,10 @@ def main():
         built = build(scratch, every)
         if built.returncode:
             sys.exit(built.stdout[-3000:])
+        for program in every:
+            failed = run_program(scratch, program)
+            if failed:
+                sys.exit("%s fails without any change: %s" % (program, failed))
         noticed = 0
         for name, edits, programs in chosen:
             start = time.monotonic()

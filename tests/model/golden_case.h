@@ -37,6 +37,8 @@ enum class Layout { kPacked, kPadded };
 PackedBatch make_batch(const NamedTensors& tensors, int64_t begin, int64_t end, Layout layout);
 PackedBatch make_batch(const NamedTensors& tensors, Layout layout);
 
+// The larger of two errors; NaN is larger than any number, where std::max would drop it.
+double larger_error(double a, double b);
 // The largest |a - b| over the real tokens of a batch: `ours` [tokens, n] in the batch's layout, `theirs` [rows, time,
 // n].
 double largest_error(const at::Tensor& ours, const at::Tensor& theirs, const PackedBatch& batch);

@@ -71,8 +71,9 @@ Errors errors_of(const Outcome& ours, const NamedTensors& expected) {
     const at::Tensor& gradient = ours.gradients.at(name);
     const double error = gradient.sub(theirs).abs().max().item<double>() / (theirs.abs().max().item<double>() + 1e-12);
     errors.grad_rms_rel =
-        std::max(errors.grad_rms_rel, gradient.sub(theirs).norm().item<double>() / theirs.norm().item<double>());
-    if (error > errors.grad_rel) errors.grad_rel = error, errors.worst_gradient = name;
+        larger_error(errors.grad_rms_rel, gradient.sub(theirs).norm().item<double>() / theirs.norm().item<double>());
+    errors.grad_rel = larger_error(errors.grad_rel, error);
+    if (errors.grad_rel == error || std::isnan(error)) errors.worst_gradient = name;
   }
   return errors;
 }
@@ -140,6 +141,13 @@ TEST_P(GoldenCase, Bf16CostsWhatItCostsTheReference) {
     EXPECT_GT(errors.logits_rms, 0.5 * case_.at("bf16").at(precision).at("logits_rms").get<double>());  // it is bf16
     record(precision + "_", errors);
   }
+}
+
+TEST(GoldenCaseErrors, ANumberThatIsNoneIsTheLargest) {
+  EXPECT_TRUE(std::isnan(larger_error(1, std::nan(""))));
+  EXPECT_TRUE(std::isnan(larger_error(std::nan(""), 1)));
+  EXPECT_EQ(larger_error(1, 2), 2);
+  EXPECT_EQ(larger_error(2, 1), 2);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenCase, ::testing::ValuesIn(golden_case_names()),

@@ -70,16 +70,18 @@ Errors train_and_compare(Gemma& model, const nlohmann::json& settings, const Nam
     }
     const double rate = schedule.rate(step);
     const StepStats stats = train_step.apply(rate, batches, step + 1);
-    errors.loss_abs = std::max(errors.loss_abs, std::abs(stats.loss - value("losses", step)));
-    errors.grad_norm_rel = std::max(errors.grad_norm_rel, std::abs(stats.grad_norm / value("grad_norms", step) - 1.0));
-    errors.rate_rel = std::max(errors.rate_rel, std::abs(rate - value("rates", step)) / training.learning_rate);
+    errors.loss_abs = larger_error(errors.loss_abs, std::abs(stats.loss - value("losses", step)));
+    errors.grad_norm_rel =
+        larger_error(errors.grad_norm_rel, std::abs(stats.grad_norm / value("grad_norms", step) - 1.0));
+    errors.rate_rel = larger_error(errors.rate_rel, std::abs(rate - value("rates", step)) / training.learning_rate);
   }
   EXPECT_EQ(row, rows.at("lengths").size(0));
   EXPECT_EQ(model.trainable_parameters().size(), final_weights.size());
   for (const Parameter& parameter : model.trainable_parameters()) {
     const double error =
         parameter.tensor.detach().to(at::kCPU).sub(final_weights.at(parameter.name)).abs().max().item<double>();
-    if (error >= errors.weights_abs) errors.weights_abs = error, errors.worst_weight = parameter.name;
+    errors.weights_abs = larger_error(errors.weights_abs, error);
+    if (errors.weights_abs == error || std::isnan(error)) errors.worst_weight = parameter.name;
   }
   return errors;
 }
