@@ -176,6 +176,9 @@ class CurlTransport : public HttpTransport {
       throw TransportFailure{TransportFailure::Kind::kTooLarge, "the answer is longer than any valid one"};
     }
     if (exchange.interrupted) throw TransportFailure{TransportFailure::Kind::kInterrupted, "interrupted"};
+    if (code == CURLE_OUT_OF_MEMORY) {  // libcurl's word for it, too
+      throw TransportFailure{TransportFailure::Kind::kLost, "a header that is longer than any valid one, or no memory"};
+    }
     if (code != CURLE_OK && !exchange.body_refused) {
       throw TransportFailure{kind_of(code, details), *details != '\0' ? details : curl_easy_strerror(code)};
     }

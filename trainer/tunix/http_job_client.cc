@@ -561,11 +561,16 @@ Job HttpJobClient::cancel(const std::string& id) {
 ArtifactList HttpJobClient::artifacts(const std::string& id) {
   require_job_id(id);
   ArtifactList list;
-  call(make_request(HttpMethod::kGet, fmt::format("/jobs/{}/artifacts", id)),
-       {.what = fmt::format("GET /jobs/{}/artifacts", id),
-        .accept = [&](const auto& answer) { list = parse_artifacts(answer.body, text_); },
-        .confirm_404 = kConfirmed404,
-        .job_id = id});
+  HttpRequest request = make_request(HttpMethod::kGet, fmt::format("/jobs/{}/artifacts", id));
+  request.max_body_bytes = 4'000'000;  // every file of every checkpoint
+  call(request, {.what = fmt::format("GET /jobs/{}/artifacts", id),
+                 .accept =
+                     [&](const auto& answer) {
+                       list = parse_artifacts(answer.body, text_);
+                       if (!list.complete) throw Unreadable{"the list of files is not complete yet"};
+                     },
+                 .confirm_404 = kConfirmed404,
+                 .job_id = id});
   return list;
 }
 
@@ -635,6 +640,8 @@ void HttpJobClient::download(const std::string& id, const Artifact& artifact, Ar
       } else if (passes(response) && retry.left() > 0) {
         delay = retry_after(response);
         problem = fmt::format("{}", response.status);
+      } else if (response.status == 404) {
+        fail(response, {.what = how.what});  // it is the file that is not there, not the job
       } else if (response.status != 200 && response.status != 206) {
         fail(response, how);
       } else {

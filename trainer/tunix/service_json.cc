@@ -304,7 +304,7 @@ EventPage parse_events(std::string_view body, int64_t after, const ServiceText& 
 ArtifactList parse_artifacts(std::string_view body, const ServiceText& text) {
   return parse_body(body, text, [&](const Reader& reader) {
     ArtifactList list;
-    list.complete = reader.is_true("complete");
+    list.complete = reader.find("complete") == nullptr || reader.is_true("complete");
     for (const Json& one : reader.array("data")) {
       const Reader entry(one, text, "data");
       Artifact artifact{.path = entry.exact("path"),

@@ -29,14 +29,17 @@ class FileService : public HttpTransport {
   int status_after_cut = 0;  // 0: as usual
   std::string tag;           // "": the digest
   std::string last_if_range;
+  int incomplete_lists = 0;
+  bool has_file = true;
 
   HttpResponse send(const HttpRequest& request) override {
     if (request.url.ends_with("/artifacts")) {
       return ScriptedService::json(
-          200, {{"complete", true},
+          200, {{"complete", incomplete_lists-- <= 0},
                 {"data", {{{"path", path}, {"kind", "final_model"}, {"size", bytes.size()}, {"sha256", sha256}}}}});
     }
     ++answers;
+    if (!has_file) return ScriptedService::json(404, {{"error", {{"code", "not_found"}, {"message", "no such file"}}}});
     if (status_after_cut != 0 && answers > 1) return {status_after_cut, {}, ""};
     size_t from = 0;
     for (const auto& [name, value] : request.headers) {
@@ -91,6 +94,33 @@ TEST_F(DownloadJobTest, ResumesWhereATransferWasCut) {
   expect_whole();
   EXPECT_EQ(service_.answers, 4);
   EXPECT_TRUE(download().was_there);
+}
+
+TEST_F(DownloadJobTest, AListThatIsNotCompleteIsAskedForAgain) {
+  service_.incomplete_lists = 2;
+  download();
+  expect_whole();
+  fs::remove_all(dir_ / "models");
+  service_.incomplete_lists = 1'000'000;
+  try {
+    download();
+    ADD_FAILURE() << "a part of the files is no model";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kApi);
+    EXPECT_NE(std::string(error.what()).find("not complete yet"), std::string::npos) << error.what();
+  }
+  EXPECT_FALSE(fs::exists(dir_ / "models/m"));
+}
+
+TEST_F(DownloadJobTest, AFileThatIsNotThereIsNotAJobThatIsNotThere) {
+  service_.has_file = false;
+  try {
+    download();
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("no such file"), std::string::npos) << error.what();
+    EXPECT_EQ(std::string(error.what()).find("does not know the job"), std::string::npos) << error.what();
+  }
 }
 
 TEST_F(DownloadJobTest, StartsAgainWhereTheRangeIsIgnoredWrongOrRefused) {

@@ -194,6 +194,7 @@ TEST(BrokenServers, EndInAnErrorWithinTheDeadline) {
     EXPECT_LT(real_clock().now() - start, 2.9) << name;
     EXPECT_NE(message, "") << name;
     EXPECT_LT(message.size(), 3000u) << name;
+    EXPECT_EQ(message.find("Out of memory"), std::string::npos) << name;
   }
 }
 
