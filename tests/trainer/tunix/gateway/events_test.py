@@ -112,6 +112,16 @@ def test_a_stream_that_was_cut_goes_on_behind_the_last_event(gateway: Gateway) -
     problem(bad, 400, "bad_request")
 
 
+def test_numbers_that_no_event_has_are_beyond_the_end_or_refused(gateway: Gateway) -> None:
+    job = gateway.submit("beyond")
+    gateway.wait(job["id"])
+    last = {"Last-Event-ID": "9" * 20}
+    assert gateway.client.get(f"/jobs/{job['id']}/events", headers=last).json()["data"] == []
+    assert read_stream(gateway, job["id"], "9" * 20) == []
+    for path in (f"/jobs/{job['id']}/events?after={10**20}", f"/jobs/{job['id']}/metrics?after_step={10**20}"):
+        problem(gateway.client.get(path), 422, "validation_failed")
+
+
 def test_a_quiet_stream_has_heartbeats_without_an_id(gateway: Gateway) -> None:
     running = gateway.submit("noisy", seed=2, steps=100)
     waiting = gateway.submit("silent")

@@ -18,7 +18,7 @@ from .shared import CallerIn, ServiceIn, errors
 
 router = APIRouter(prefix="/jobs/{job_id}/artifacts", tags=["artifacts"], responses=errors())
 _CHUNK = 256 * 1024
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,40})-([0-9]{0,40})")
 _BINARY: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {}}, "description": "The whole file; ETag is its SHA-256 in quotes"},
     206: {"content": {"application/octet-stream": {}}, "description": "The range"},

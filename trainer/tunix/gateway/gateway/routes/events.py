@@ -16,6 +16,7 @@ from .shared import CallerIn, ServiceIn, errors
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["events"], responses=errors())
 _PAGE = 1000
+_MOST = 10**15  # no job has so many events or steps, and the database counts no further than 2**63
 
 
 @router.get(
@@ -33,7 +34,7 @@ async def list_events(
     job_id: str,
     service: ServiceIn,
     caller: CallerIn,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=_MOST)] = 0,
     limit: Annotated[int, Query(ge=1, le=_PAGE)] = _PAGE,
     wait: Annotated[float, Query(ge=0, le=30, description="Seconds to wait for news.")] = 0,
     accept: Annotated[str, Header()] = "application/json",
@@ -45,7 +46,7 @@ async def list_events(
     if last_event_id is not None:
         if not last_event_id.isascii() or not last_event_id.isdigit():
             raise ApiProblem(400, "bad_request", "Last-Event-ID: expected the seq of an event", param="Last-Event-ID")
-        after = int(last_event_id)
+        after = min(int(last_event_id), _MOST)
     if "text/event-stream" in accept:
         return StreamingResponse(_stream(service, job_id, after), media_type="text/event-stream")
     with service.bell.listen(job_id) as listening:
@@ -63,7 +64,7 @@ def list_metrics(
     job_id: str,
     service: ServiceIn,
     caller: CallerIn,
-    after_step: Annotated[int, Query(ge=-1)] = -1,
+    after_step: Annotated[int, Query(ge=-1, le=_MOST)] = -1,
 ) -> Response:
     """One JSON object a step, in the order of steps; a step that was made again after a restart is there once."""
     caller.require_scope("jobs:read")
