@@ -53,6 +53,12 @@ def test_what_is_hard_coded_there_is_refused_by_name(
     assert caught.value.code == "unsupported"
 
 
+@pytest.mark.parametrize(("given", "read"), [({}, 0), ({"pad_token_id": 7}, 7), ({"pad_token_id": -1}, 95)])
+def test_the_padding_token_is_that_of_the_file(tmp_path: Path, given: dict[str, Any], read: int) -> None:
+    assert load_gemma_config(_write(tmp_path, 1, given)).pad_id == read
+    assert load_gemma_config(_write(tmp_path, 3, {"pad_token_id": None})).pad_id is None
+
+
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(RunnerError, match=r"(?s)attention_bias.*rms_norm_eps.*rope_theta"):
         load_gemma_config(_write(tmp_path, 1, {"rope_theta": 5.0, "rms_norm_eps": 1e-3, "attention_bias": True}))

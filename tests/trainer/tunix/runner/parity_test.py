@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,16 @@ def test_both_engines_train_alike(workspace: Workspace, name: str) -> None:
     family, settings = CASES[name]
     model = workspace.model(family)
     compare(workspace, workspace.config(name, model, settings), model, least_move=20 * WEIGHT_BAR)
+
+
+@pytest.mark.parametrize("name", ["first-token", "none"])
+def test_the_row_of_the_padding_token_learns_alike_whichever_it_is(workspace: Workspace, name: str) -> None:
+    model = workspace.folder / f"pad-{name}"
+    shutil.copytree(workspace.model(1), model)
+    config = json.loads((model / "config.json").read_text())
+    config["pad_token_id"] = config["bos_token_id"] if name == "first-token" else None
+    (model / "config.json").write_text(json.dumps(config))
+    compare(workspace, workspace.config(f"pad-{name}", model, {}), model, least_move=20 * WEIGHT_BAR)
 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + RANDOM_CASES))

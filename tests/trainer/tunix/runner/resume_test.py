@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -33,8 +34,8 @@ class Case:
         self.whole = workspace.train_tunix(workdir)
         self.result = digests(workdir / "output")
 
-    def job(self, name: str) -> Path:
-        return self.workspace.job(self.config, self.model, f"{self.name}-{name}")
+    def job(self, name: str, **changes: Any) -> Path:
+        return self.workspace.job(self.config, self.model, f"{self.name}-{name}", **changes)
 
     def resume(self, workdir: Path) -> RunnerResult:
         result = self.workspace.train_tunix(workdir, "--resume")
@@ -196,6 +197,23 @@ def test_a_checkpoint_of_another_job_is_refused(full: Case, stopped_workdir: Pat
     result = full.workspace.run(workdir, "--resume")
     assert (result.code, result.failure["code"]) == (13, "checkpoint_invalid")
     assert "another job" in result.failure["message"]
+
+
+def test_a_deterministic_job_is_not_gone_on_with_on_another_number_of_processors(full: Case) -> None:
+    processors = os.sched_getaffinity(0)
+    if len(processors) < 2:
+        pytest.skip("needs two processors")
+    workdir = full.job("deterministic", training__deterministic=True)
+    stopped = _stop(full, workdir, 4)
+    os.sched_setaffinity(0, {min(processors)})  # the runner's, too
+    try:
+        result = full.workspace.run(workdir, "--resume")
+    finally:
+        os.sched_setaffinity(0, processors)
+    assert (result.code, result.failure["code"]) == (13, "checkpoint_invalid")
+    assert "number of processors" in result.failure["message"]
+    resumed = full.resume(workdir)
+    assert resumed.of("started")[0]["resumed_from"] == stopped.events[-1]["step"]
 
 
 def test_without_resume_what_is_there_is_not_touched(full: Case, stopped_workdir: Path) -> None:

@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import importlib.metadata
 import logging
+import os
+import platform
 import signal
 import sys
 import time
@@ -67,7 +69,10 @@ def run(arguments: argparse.Namespace, spec: JobSpec, events: EventWriter, stopp
     rows = load_rows(spec.data, config.vocab_size, spec.training.max_seq_length)
     plan = Plan(spec.training, rows)
     workdir: Path = arguments.workdir
-    identity = hashlib.sha256(f"{spec.sha256} {files.fingerprint()}".encode()).hexdigest()
+    belongs_to = f"{spec.sha256} {files.fingerprint()}"
+    if training.deterministic:  # nor is it gone on with where the bits may be others
+        belongs_to += f" {_versions()} {platform.machine()} {len(os.sched_getaffinity(0))}"
+    identity = hashlib.sha256(belongs_to.encode()).hexdigest()
     folder = CheckpointFolder(workdir / "checkpoints", spec.output.keep, identity)
     if not arguments.resume and not folder.is_empty():
         raise RunnerError(

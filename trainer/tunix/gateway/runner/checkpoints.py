@@ -100,7 +100,11 @@ class CheckpointFolder:
             manifest = json.loads((folder / MANIFEST).read_bytes())
             files, identity = manifest["files"], manifest["identity"]
             if identity != self._identity:
-                raise RunnerError("checkpoint_invalid", f"{folder} belongs to another job, model or data set")
+                raise RunnerError(
+                    "checkpoint_invalid",
+                    f"{folder} belongs to another job, model or data set, or (with training.deterministic) to other "
+                    "versions or another number of processors",
+                )
             for name, entry in files.items():
                 path = folder / name
                 if not path.is_file():

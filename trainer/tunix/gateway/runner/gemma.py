@@ -12,8 +12,6 @@ from tunix.models.gemma3 import model as gemma3
 
 from runner.model_config import GemmaConfig
 
-_PAD_ID = 0  # Hugging Face's embedding of Gemma has padding_idx 0: its row learns from the head alone
-
 
 class _HiddenStates:
     """Replaces the forward pass of both classes: the same layers in the same order, without the logits."""
@@ -27,7 +25,8 @@ class _HiddenStates:
     ) -> jax.Array:  # [rows, tokens, width]
         model: Any = self
         x = model.embedder.encode(last_tokens)
-        x = jnp.where((last_tokens == _PAD_ID)[..., None], jax.lax.stop_gradient(x), x)
+        if model.pad_id is not None:  # its row learns from the head alone
+            x = jnp.where((last_tokens == model.pad_id)[..., None], jax.lax.stop_gradient(x), x)
         for layer in model.layers:
             _, x = layer(x, positions, None, attention_mask)
         return model.final_norm(x)
@@ -64,7 +63,7 @@ def abstract_model(config: GemmaConfig, recompute: bool) -> nnx.Module:
             remat_config=gemma3.RematConfig.DECODER if recompute else gemma3.RematConfig.NONE,
             param_dtype=jnp.float32,
         )
-        return nnx.eval_shape(lambda: Gemma3(shape3, rngs=nnx.Rngs(params=0)))
+        return _with_pad_id(nnx.eval_shape(lambda: Gemma3(shape3, rngs=nnx.Rngs(params=0))), config)
     kinds = {"full_attention": gemma.AttentionType.GLOBAL, "sliding_attention": gemma.AttentionType.LOCAL_SLIDING}
     shape = gemma.ModelConfig(
         num_layers=config.num_layers,
@@ -82,4 +81,9 @@ def abstract_model(config: GemmaConfig, recompute: bool) -> nnx.Module:
         sliding_window_size=config.sliding_window,
         remat_config=gemma.RematConfig.DECODER if recompute else gemma.RematConfig.NONE,
     )
-    return nnx.eval_shape(lambda: Gemma12(shape, rngs=nnx.Rngs(params=0)))
+    return _with_pad_id(nnx.eval_shape(lambda: Gemma12(shape, rngs=nnx.Rngs(params=0))), config)
+
+
+def _with_pad_id(model: Any, config: GemmaConfig) -> nnx.Module:
+    model.pad_id = config.pad_id
+    return model

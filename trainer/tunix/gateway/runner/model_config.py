@@ -14,6 +14,7 @@ from typing import Any
 from runner.failure import RunnerError
 
 _FAMILIES = {"gemma": 1, "gemma2": 2, "gemma3_text": 3, "gemma3": 3}
+_VOCABULARY = {1: 256_000, 2: 256_000, 3: 262_208}
 _SLIDING, _GLOBAL = "sliding_attention", "full_attention"
 _OFF = {  # honoured only with the value that switches the feature off
     "tie_word_embeddings": True,
@@ -50,6 +51,7 @@ class GemmaConfig:
     rope_theta_local: float
     rope_factor_global: float
     max_positions: int
+    pad_id: int | None  # the embedding of this id learns from the head alone, as in Hugging Face
 
     @property
     def fused_qkv(self) -> bool:
@@ -109,6 +111,14 @@ def _layer_types(text: dict[str, Any], family: int, layers: int) -> tuple[str, .
     return tuple(_GLOBAL if (layer + 1) % pattern == 0 else _SLIDING for layer in range(layers))
 
 
+def _pad_id(text: dict[str, Any], family: int) -> int | None:
+    """A negative one counts from the end of the embedding, null means none."""
+    given = text.get("pad_token_id", 0)
+    if given is None or int(given) >= 0:
+        return None if given is None else int(given)
+    return int(text.get("vocab_size", _VOCABULARY[family])) + int(given)
+
+
 def _check(config: GemmaConfig, text: dict[str, Any], problems: _Problems) -> None:
     for key, only in _OFF.items():
         value = text.get(key)
@@ -152,13 +162,12 @@ def load_gemma_config(folder: Path) -> GemmaConfig:
         root = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise RunnerError("model_invalid", f"{path}: not found; a model is a Hugging Face folder") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunnerError("model_invalid", f"{path}: not JSON: {error}") from error
-    family = _FAMILIES.get(root.get("model_type", ""))
+    kind = root.get("model_type") if isinstance(root, dict) else None
+    family = _FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise RunnerError(
-            "model_invalid", f'{path}: "model_type": {json.dumps(root.get("model_type"))} is no Gemma 1, 2 or 3'
-        )
+        raise RunnerError("model_invalid", f'{path}: "model_type": {json.dumps(kind)} is no Gemma 1, 2 or 3')
     image_text = root["model_type"] == "gemma3"
     text = root.get("text_config") if image_text else root
     if not isinstance(text, dict):
@@ -178,7 +187,7 @@ def load_gemma_config(folder: Path) -> GemmaConfig:
         config = GemmaConfig(
             family=family,
             image_text=image_text,
-            vocab_size=int(text.get("vocab_size", 262_208 if family == 3 else 256_000)),
+            vocab_size=int(text.get("vocab_size", _VOCABULARY[family])),
             hidden_size=int(text.get("hidden_size", 3072 if first else 2304)),
             intermediate_size=int(text.get("intermediate_size", 24_576 if first else 9216)),
             num_layers=layers,
@@ -194,11 +203,12 @@ def load_gemma_config(folder: Path) -> GemmaConfig:
             rope_theta_local=theta_local,
             rope_factor_global=factor,
             max_positions=int(text.get("max_position_embeddings", 131_072 if family == 3 else 8192)),
+            pad_id=_pad_id(text, family),
         )
-    except (TypeError, ValueError) as error:
+        if image_text and root.get("tie_word_embeddings") is False:
+            problems.add("tie_word_embeddings", "false: only true is there")
+        _check(config, text, problems)
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RunnerError("model_invalid", f"{path}: {error}") from error
-    if image_text and root.get("tie_word_embeddings") is False:
-        problems.add("tie_word_embeddings", "false: only true is there")
-    _check(config, text, problems)
     problems.raise_if_any()
     return config
