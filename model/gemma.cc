@@ -22,6 +22,7 @@
 #include "model/gpu/flash_attention.h"
 #include "model/gpu/fused.h"
 #include "model/linear.h"
+#include "model/lora_targets.h"
 #include "model/rms_norm.h"
 #include "model/rotary_embedding.h"
 
@@ -297,25 +298,12 @@ void Gemma::add_lora(const LoraOptions& options, uint64_t seed) {
   if (state.has_lora) throw Error(ErrorKind::kInternal, "add_lora: the model has an adapter already");
   if (options.rank < 1)
     throw Error(ErrorKind::kUsage, "lora.rank: must be at least 1, found " + std::to_string(options.rank));
-  if (options.target_modules.empty()) throw Error(ErrorKind::kUsage, "lora.target_modules: names no layer");
-  const std::vector<Linear*> linears = state.linears();
-  for (const std::string& pattern : options.target_modules) {
-    const bool used = std::any_of(linears.begin(), linears.end(),
-                                  [&](const Linear* linear) { return matches_target(linear->path, pattern); });
-    if (!used) {
-      throw Error(ErrorKind::kUsage, "lora.target_modules: \"" + pattern +
-                                         "\" matches no linear layer; the layers are " +
-                                         "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj, " +
-                                         "for example " + linears.front()->path);
-    }
-  }
+  require_targets(options.target_modules, linear_layers(state.config));
   for (const Parameter& parameter : base_parameters()) at::Tensor(parameter.tensor).requires_grad_(false);
   at::Generator generator = at::detail::createCPUGenerator(seed);
   const auto on_host = at::TensorOptions().dtype(at::kFloat);
-  for (Linear* linear : linears) {
-    const bool wanted = std::any_of(options.target_modules.begin(), options.target_modules.end(),
-                                    [&](const std::string& pattern) { return matches_target(linear->path, pattern); });
-    if (!wanted) continue;
+  for (Linear* linear : state.linears()) {
+    if (!is_target(linear->path, options.target_modules)) continue;
     const int64_t in = linear->weight.size(1), out = linear->weight.size(0);
     // Kaiming-uniform with a = sqrt(5) over `in` inputs, as PEFT: the bound is 1 / sqrt(in).
     const double bound = 1.0 / std::sqrt(static_cast<double>(in));

@@ -157,6 +157,43 @@ TEST_F(JobsServiceTest, EveryCommandOfTheGuideWorksOnAJob) {
   EXPECT_THAT(preflight.out, HasSubstr("✅ API key is valid: accepted by " + server_.url()));
 }
 
+TEST_F(JobsServiceTest, ASettingThatNoJobCanHonourIsRefusedBeforeAnythingIsSent) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> refused = {
+      {"lora.dropout: 0.1", {"--set", "lora.rank=4", "--set", "lora.dropout=0.1"}},
+      {"lora.init_from: x", {"--set", "lora.rank=4", "--set", "lora.init_from=x"}},
+      {"lora.target_modules: \"query\"", {"--set", "lora.rank=4", "--set", "lora.target_modules=[q_proj, query]"}},
+      {"training.stochastic_rounding",
+       {"--set", "training.precision=bf16", "--set", "training.stochastic_rounding=true"}},
+      {"evaluation.keep_best", {"--set", "dataset.validation_fraction=0.3", "--set", "evaluation.keep_best=true"}},
+      {"training.batch_tokens: 2 ", {"--set", "training.batch_size=null", "--set", "training.batch_tokens=2"}},
+  };
+  for (const auto& [named, settings] : refused) {
+    for (const std::string mode : {"real", "mock"}) {
+      const ProcessResult result = run_process(train_words("a", settings), options(mode));
+      EXPECT_EQ(result.exit_code, 2) << named << result.out << result.err;
+      EXPECT_THAT(result.err, HasSubstr("error: " + named));
+      EXPECT_THAT(result.out, Not(HasSubstr("submitted")));
+    }
+  }
+  for (const HttpRequest& request : server_.requests()) EXPECT_EQ(request.method, HttpMethod::kGet) << request.url;
+  EXPECT_FALSE(fs::exists(runs() / "run_a"));
+  // What needs no data is refused by everything that looks at the configuration, without a request.
+  const size_t requests = server_.requests().size();
+  const std::vector<std::string> dropout = {"--set", "lora.rank=4", "--set", "lora.dropout=0.1"};
+  std::vector<std::string> dry = dropout, estimate = {"jobs", "estimate", "--config", "c.yaml"};
+  dry.emplace_back("--dry-run");
+  estimate.insert(estimate.end(), dropout.begin(), dropout.end());
+  EXPECT_EQ(train("a", dry).exit_code, 2);
+  EXPECT_EQ(run(estimate).exit_code, 2);
+  EXPECT_EQ(server_.requests().size(), requests);
+  std::vector<std::string> preflight = {"preflight", "--config", "c.yaml"};
+  preflight.insert(preflight.end(), dropout.begin(), dropout.end());
+  EXPECT_THAT(run(preflight).out, HasSubstr("❌ configuration passes the dry-run: lora.dropout: 0.1"));
+  // On this machine all of it trains.
+  dry.insert(dry.end(), {"--backend", "native"});
+  EXPECT_EQ(train("a", dry).exit_code, 0);
+}
+
 TEST_F(JobsServiceTest, EveryEndOfAJobHasItsExitCodeAndItsWords) {
   const auto end = [&](const std::string& state, const std::string& message) {
     service_.end_state = state;

@@ -9,6 +9,7 @@
 
 #include "configs/error.h"
 #include "model/linear.h"
+#include "model/lora_targets.h"
 #include "tests/model/tiny_models.h"
 
 namespace gemma_sft {
@@ -42,6 +43,21 @@ TEST(LoraPattern, MeansAModuleByItsPathItsTailOrAGlob) {
   for (const char* pattern : {"", "proj", "_proj", "k_proj", "layers", "*.4.*", "model.layers.?", "q_proj.weight", "?",
                               "*.self_attn", "Q_PROJ"}) {
     EXPECT_FALSE(matches_target(path, pattern)) << pattern;
+  }
+}
+
+TEST(LoraPattern, TheLayersAreThoseOfEveryModel) {
+  for (const GemmaConfig& config : {tiny_gemma2(), tiny_gemma3()}) {
+    Gemma model = random_model(config, {}, 3);
+    model.add_lora({.rank = 2, .target_modules = {"*"}}, 1);
+    const std::vector<LinearLayer> layers = linear_layers(config);
+    const std::vector<Parameter> matrices = model.lora_parameters();
+    ASSERT_EQ(matrices.size(), 2 * layers.size());
+    for (size_t i = 0; i < layers.size(); ++i) {
+      EXPECT_EQ(matrices[2 * i].name, "base_model.model." + layers[i].path + ".lora_A.weight");
+      EXPECT_EQ(matrices[2 * i].tensor.size(1), layers[i].in);
+      EXPECT_EQ(matrices[2 * i + 1].tensor.size(0), layers[i].out);
+    }
   }
 }
 

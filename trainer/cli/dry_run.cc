@@ -10,6 +10,7 @@
 #include "trainer/cli/status_lines.h"
 #include "trainer/cli/train_request.h"
 #include "trainer/train_plan.h"
+#include "trainer/tunix/job_settings.h"
 
 namespace gemma_sft {
 namespace {
@@ -23,7 +24,7 @@ std::optional<int64_t> most_rows(const RunConfig& config, const DatasetPlaces& d
   return rows;
 }
 
-std::vector<std::string> find_warnings(const TrainRequest& request, const DatasetPlaces& dataset) {
+std::vector<std::string> find_warnings(const TrainRequest& request, const DatasetPlaces& dataset, bool is_job) {
   const RunConfig& config = request.loaded.config;
   std::vector<std::string> warnings = request.loaded.warnings;
   if (dataset.manifest) {
@@ -39,7 +40,10 @@ std::vector<std::string> find_warnings(const TrainRequest& request, const Datase
     const std::vector<std::string> about_plan = plan_warnings(config, *steps);
     warnings.insert(warnings.end(), about_plan.begin(), about_plan.end());
   }
-  if (config.output.run_dir.starts_with("gs://") && !wants_job_service(config)) {
+  if (is_job) {
+    const std::vector<std::string> about_job = job_settings_warnings(config);
+    warnings.insert(warnings.end(), about_job.begin(), about_job.end());
+  } else if (config.output.run_dir.starts_with("gs://")) {
     warnings.push_back("output.run_dir is a bucket: train on this machine cannot write there and refuses it");
   }
   return warnings;
@@ -49,11 +53,13 @@ std::vector<std::string> find_warnings(const TrainRequest& request, const Datase
 
 int run_dry_run(const TrainArguments& arguments, const Output& output) {
   const TrainRequest request = make_train_request(arguments);
+  const bool is_job = goes_to_job_service(arguments, request.loaded.config);
+  if (is_job) require_job_settings(request.loaded.config);
   print_config_status(request, output);
   const DatasetPlaces dataset = find_dataset(request.loaded);
   print_dataset_status(request, dataset, output);
   print_place_status(request, output);
-  const std::vector<std::string> warnings = find_warnings(request, dataset);
+  const std::vector<std::string> warnings = find_warnings(request, dataset, is_job);
   if (output.json()) {
     nlohmann::ordered_json json = {{"command", "train"}, {"dry_run", true}, {"config", request.loaded.file}};
     const DatasetSection& section = request.loaded.config.dataset;

@@ -32,8 +32,9 @@ class FrontEnd {
 
   int operator()(const TrainArguments& arguments) const {
     if (arguments.dry_run) return run_dry_run(arguments, output_);
+    const bool is_job = goes_to_job_service(arguments);  // first: it refuses what no job can honour
     if (needs_rows_from_database(arguments)) start_traces_program(words_);
-    if (goes_to_job_service(arguments)) start_jobs_program(words_);
+    if (is_job) start_jobs_program(words_);
     check_train(arguments);
     start_engine(words_);
   }

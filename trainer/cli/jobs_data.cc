@@ -6,6 +6,7 @@
 #include "configs/error.h"
 #include "data/records/example_reader.h"
 #include "model/hub_cache.h"
+#include "model/lora_targets.h"
 #include "trainer/stop_signal.h"
 #include "trainer/train_plan.h"
 #include "trainer/tunix/job_client.h"
@@ -61,6 +62,7 @@ JobData read_job_data(const LoadedConfig& loaded, Missing missing, const Output&
   } else {
     data.model = find_published_shape(config.model.base_model);
   }
+  if (data.model && config.lora.rank > 0) require_targets(config.lora.target_modules, linear_layers(*data.model));
   if (data.model) data.max_seq_length = choose_max_seq_length(config, data.model->max_position_embeddings);
   if (!dataset.rows.found && missing == Missing::kIsAccepted && data.manifest) {
     data.rows = data.manifest->trace_count;

@@ -10,6 +10,7 @@
 #include "trainer/cli/jobs_service.h"
 #include "trainer/cli/jobs_watch.h"
 #include "trainer/cli/program.h"
+#include "trainer/tunix/job_settings.h"
 #include "trainer/tunix/job_spec.h"
 
 namespace gemma_sft {
@@ -52,7 +53,9 @@ int run_jobs_estimate(const JobsArguments& arguments, const EnvironmentReader& e
   options.assignments = arguments.assignments;
   const LoadedConfig loaded = load_config(*arguments.config, options);
   const RunConfig& config = loaded.config;
+  require_job_settings(config);
   for (const std::string& warning : loaded.warnings) output.warn(warning);
+  for (const std::string& warning : job_settings_warnings(config)) output.warn(warning);
   JobService service({.base_url = arguments.base_url,
                       .configured = config.tunix.api_base_url,
                       .job_id = {},

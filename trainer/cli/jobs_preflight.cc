@@ -11,6 +11,7 @@
 #include "trainer/cli/jobs_places.h"
 #include "trainer/cli/jobs_service.h"
 #include "trainer/cli/jobs_watch.h"
+#include "trainer/tunix/job_settings.h"
 
 namespace gemma_sft {
 namespace {
@@ -87,8 +88,9 @@ int run_preflight(const JobsArguments& arguments, const EnvironmentReader& envir
   checks.add("manifest has the expected trace count", [&] { return count_of_manifest(loaded); });
   checks.add("configuration passes the dry-run", [&] {
     find_dataset(loaded);
-    std::vector<std::string> warnings = loaded.warnings;
-    return fmt::format("{}{}", loaded.file, warnings.empty() ? "" : fmt::format(", with {} warnings", warnings.size()));
+    require_job_settings(config);
+    const size_t warnings = loaded.warnings.size() + job_settings_warnings(config).size();
+    return fmt::format("{}{}", loaded.file, warnings == 0 ? "" : fmt::format(", with {} warnings", warnings));
   });
 
   // One service for the rest. Without a key there is none, and the checks say so.

@@ -18,6 +18,7 @@
 #include "trainer/run/run_directory.h"
 #include "trainer/tunix/download_job.h"
 #include "trainer/tunix/job_dataset.h"
+#include "trainer/tunix/job_settings.h"
 #include "trainer/tunix/submit_job.h"
 
 namespace gemma_sft {
@@ -42,7 +43,9 @@ int run_tunix_train(const TrainArguments& arguments, const Output& output) {
   const TrainRequest request = make_train_request(arguments);
   const RunConfig& config = request.loaded.config;
   const JobPlaces places = find_job_places(arguments, request, environment);
+  require_job_settings(config);
   for (const std::string& warning : request.loaded.warnings) output.warn(warning);
+  for (const std::string& warning : job_settings_warnings(config)) output.warn(warning);
   print_config_status(request, output);
 
   JobService service({.base_url = arguments.base_url, .configured = config.tunix.api_base_url, .job_id = {}},
@@ -64,9 +67,6 @@ int run_tunix_train(const TrainArguments& arguments, const Output& output) {
   }
   require_affordable(estimate, config);
   service.set_smaller_accelerators(smaller_that_fit(estimate, prices, estimate.accelerator));
-  if (config.dataset.validation_path || config.dataset.validation_fraction > 0) {
-    output.warn("validation rows are held out and not sent: a job trains without evaluation");
-  }
 
   const fs::path& folder = places.local.folder;
   FileSystem& files = real_file_system();

@@ -14,6 +14,7 @@
 #include "model/gemma_config.h"
 #include "model/hub_cache.h"
 #include "trainer/checkpoint/checkpoint_format.h"
+#include "trainer/tunix/job_settings.h"
 
 namespace gemma_sft {
 namespace {
@@ -180,11 +181,17 @@ void choose_resume_checkpoint(TrainRequest& request) {
                                    : "no checkpoint can be used:" + problems));
 }
 
-bool wants_job_service(const RunConfig& config) { return config.tunix.present; }
+bool goes_to_job_service(const TrainArguments& arguments, const RunConfig& config) {
+  if (arguments.backend != Backend::kAuto) return arguments.backend == Backend::kTunix;
+  return config.tunix.present;
+}
 
 bool goes_to_job_service(const TrainArguments& arguments) {
-  if (arguments.backend != Backend::kAuto) return arguments.backend == Backend::kTunix;
-  return wants_job_service(make_train_request(arguments).loaded.config);
+  if (arguments.backend == Backend::kNative) return false;
+  const RunConfig config = make_train_request(arguments).loaded.config;
+  if (!goes_to_job_service(arguments, config)) return false;
+  require_job_settings(config);
+  return true;
 }
 
 }  // namespace gemma_sft

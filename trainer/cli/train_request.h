@@ -44,9 +44,9 @@ void require_device(const std::string& device);
 // Error(kCheckpoint).
 void choose_resume_checkpoint(TrainRequest& request);
 
-// Does the configuration ask for a job service instead of this machine?
-bool wants_job_service(const RunConfig& config);
-// The same, and --backend wins. Reads the configuration. Throws Error(kUsage).
+// Does the run go to a job service instead of this machine? --backend wins over the configuration.
+bool goes_to_job_service(const TrainArguments& arguments, const RunConfig& config);
+// The same. Reads the configuration. Throws Error(kUsage), also for settings that a job cannot honour.
 bool goes_to_job_service(const TrainArguments& arguments);
 
 }  // namespace gemma_sft

@@ -1,15 +1,14 @@
 #include "trainer/tunix/job_estimate.h"
 
 #include <fmt/format.h>
-#include <fnmatch.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "configs/error.h"
+#include "model/lora_targets.h"
 
 namespace gemma_sft {
 namespace {
@@ -21,23 +20,6 @@ constexpr Range kUtilization = {0.15, 0.45};
 constexpr Range kSetupHours = {0.1, 0.5};
 constexpr int64_t kLossChunk = 1024;  // tokens whose logits exist at a time
 
-struct LinearShape {
-  const char* name;
-  int64_t in, out;
-};
-
-std::array<LinearShape, 7> linear_layers(const GemmaConfig& model) {
-  const int64_t d = model.hidden_size, f = model.intermediate_size;
-  const int64_t q = model.num_heads * model.head_dim, kv = model.num_kv_heads * model.head_dim;
-  return {{{"q_proj", d, q},
-           {"k_proj", d, kv},
-           {"v_proj", d, kv},
-           {"o_proj", q, d},
-           {"gate_proj", d, f},
-           {"up_proj", d, f},
-           {"down_proj", f, d}}};
-}
-
 // How many bytes a weight takes with its gradient and moments, and an activation.
 struct Bytes {
   double trained = 16;  // fp32 weight, gradient and two moments
@@ -46,8 +28,13 @@ struct Bytes {
   double activation = 4;
 };
 
-Bytes bytes_of(const RunConfig& config) {
-  const Precision precision = config.training.precision.value_or(Precision::kFp32);
+// What a job computes in where it does not say.
+Precision precision_on(const RunConfig& config, const std::string& accelerator) {
+  return config.training.precision.value_or(accelerator == "cpu" ? Precision::kFp32 : Precision::kBf16Mixed);
+}
+
+Bytes bytes_of(const RunConfig& config, const std::string& accelerator) {
+  const Precision precision = precision_on(config, accelerator);
   Bytes bytes;
   if (precision != Precision::kFp32) bytes.frozen = bytes.activation = 2;
   if (precision == Precision::kBf16 && config.lora.rank == 0) {
@@ -86,7 +73,7 @@ std::string with_commas(double number) {
 // Bytes on a core: weights with all that belongs to them, and the activations of the longest rows.
 double needed_bytes(const RunConfig& config, const GemmaConfig& model, int64_t longest,
                     const Accelerator& accelerator) {
-  const Bytes bytes = bytes_of(config);
+  const Bytes bytes = bytes_of(config, accelerator.name);
   const bool lora = config.lora.rank > 0;
   const double all = static_cast<double>(model.parameter_count());
   const double trained = lora ? static_cast<double>(lora_parameters(config.lora, model)) : all;
@@ -125,6 +112,19 @@ std::vector<std::string> guide_advice(const RunConfig& config, const GemmaConfig
 
 std::string dollars(const Range& usd) { return fmt::format("${:.2f} to ${:.2f}", usd.low, usd.high); }
 
+// Passes over the rows. Of a number of steps that are filled up to batch_tokens, at most so many.
+double epochs_of(const TrainingSection& training, const EstimateRequest& request) {
+  if (!training.max_steps) return training.num_epochs;
+  const double steps = static_cast<double>(*training.max_steps);
+  const double accumulation = static_cast<double>(training.gradient_accumulation_steps);
+  if (training.batch_tokens) {
+    const int64_t tokens = request.tokens_per_epoch.value_or(*request.rows * request.longest_row);
+    return steps * static_cast<double>(*training.batch_tokens) * accumulation / static_cast<double>(tokens);
+  }
+  const double rows_per_step = static_cast<double>(training.batch_size) * accumulation;
+  return steps / std::ceil(static_cast<double>(*request.rows) / rows_per_step);
+}
+
 }  // namespace
 
 const MemoryFit* JobEstimate::find_memory(const std::string& name) const {
@@ -147,13 +147,8 @@ std::optional<GemmaConfig> find_published_shape(const std::string& base_model) {
 
 int64_t lora_parameters(const LoraSection& lora, const GemmaConfig& model) {
   int64_t count = 0;
-  for (const LinearShape& layer : linear_layers(model)) {
-    const bool wanted =
-        std::any_of(lora.target_modules.begin(), lora.target_modules.end(), [&](const std::string& name) {
-          const size_t dot = name.rfind('.');
-          return fnmatch(name.substr(dot == std::string::npos ? 0 : dot + 1).c_str(), layer.name, 0) == 0;
-        });
-    if (wanted) count += lora.rank * (layer.in + layer.out) * model.num_layers;
+  for (const LinearLayer& layer : linear_layers(model)) {
+    if (is_target(layer.path, lora.target_modules)) count += lora.rank * (layer.in + layer.out);
   }
   return count;
 }
@@ -170,12 +165,7 @@ JobEstimate estimate_job(const EstimateRequest& request, const PriceTable& price
   // Tokens as they are, and as they are computed on where every row takes the place of the longest.
   double computed_tokens = 0;
   if (request.steps && request.rows && *request.rows > 0) {
-    const double rows_per_step =
-        static_cast<double>(config.training.batch_size * config.training.gradient_accumulation_steps);
-    const double steps_per_epoch = std::ceil(static_cast<double>(*request.rows) / rows_per_step);
-    const double epochs = config.training.max_steps || config.training.batch_tokens
-                              ? static_cast<double>(*request.steps) / steps_per_epoch
-                              : config.training.num_epochs;
+    const double epochs = epochs_of(config.training, request);
     const double padded = epochs * static_cast<double>(*request.rows * request.longest_row);
     estimate.tokens_at_most = !request.tokens_per_epoch;
     estimate.tokens = request.tokens_per_epoch ? std::llround(epochs * static_cast<double>(*request.tokens_per_epoch))
@@ -192,7 +182,7 @@ JobEstimate estimate_job(const EstimateRequest& request, const PriceTable& price
   }
 
   const GemmaConfig& model = *request.model;
-  const Bytes bytes = bytes_of(config);
+  const Bytes bytes = bytes_of(config, estimate.accelerator);
   const bool lora = config.lora.rank > 0;
   estimate.parameters = model.parameter_count();
   estimate.trained_parameters = lora ? lora_parameters(config.lora, model) : estimate.parameters;
@@ -207,7 +197,7 @@ JobEstimate estimate_job(const EstimateRequest& request, const PriceTable& price
     estimate.memory.push_back(std::move(fit));
   }
   estimate.advice = guide_advice(config, model, request.longest_row, prices);
-  const Precision precision = config.training.precision.value_or(Precision::kFp32);
+  const Precision precision = precision_on(config, estimate.accelerator);
   estimate.assumptions.push_back(fmt::format(
       "memory: {} bytes a trained weight ({}) spread over all cores, and the activations of the longest rows",
       bytes.trained,
@@ -215,7 +205,7 @@ JobEstimate estimate_job(const EstimateRequest& request, const PriceTable& price
                                              : "fp32 weights, gradients and moments"));
   estimate.checkpoint_bytes = bytes.saved * trained;
   const bool half = config.output.model_dtype.value_or(ModelDtype::kBf16) != ModelDtype::kFp32;
-  estimate.final_model_bytes = (half ? 2.0 : 4.0) * (lora ? trained : all);
+  estimate.final_model_bytes = lora ? 4.0 * trained : (half ? 2.0 : 4.0) * all;  // an adapter is written in fp32
 
   const Accelerator* accelerator = prices.find(estimate.accelerator);
   if (accelerator == nullptr || !estimate.tokens) {

@@ -1,12 +1,10 @@
 #include "trainer/tunix/job_spec.h"
 
-#include <fmt/format.h>
-
 #include <nlohmann/json.hpp>
 #include <variant>
 
-#include "configs/error.h"
 #include "configs/settings.h"
+#include "trainer/tunix/job_settings.h"
 
 namespace gemma_sft {
 namespace {
@@ -32,9 +30,9 @@ Json section(const RunConfig& config, const std::string& prefix) {
     if (!setting.key.starts_with(prefix) || (setting.has_effect && !setting.has_effect(config))) continue;
     if (!setting.names_run) continue;  // it guards a run on this machine
     const Value value = setting.field.get(config);
-    if (setting.key == "training.stochastic_rounding") continue;  // the service does not know it, see make_job_spec
+    if (setting.key == "training.stochastic_rounding") continue;  // never on here, see job_settings.h
     if (setting.key == "training.activation_checkpointing" && std::holds_alternative<std::string>(value)) {
-      json["activation_checkpointing"] = true;  // auto: the service has no such word, and memory is what it asks for
+      json["activation_checkpointing"] = true;  // auto: the service has no such word, see job_settings.h
       continue;
     }
     if (!std::holds_alternative<std::monostate>(value)) json[setting.key.substr(prefix.size())] = json_of(value);
@@ -53,15 +51,7 @@ Json or_null(const std::optional<T>& value) {
 
 JobSpec make_job_spec(const JobSpecRequest& request) {
   const RunConfig& config = request.config;
-  if (config.training.stochastic_rounding) {
-    throw Error(ErrorKind::kUsage, "training.stochastic_rounding: the job service rounds to the nearest; leave it out");
-  }
-  if (config.lora.rank > 0 && config.lora.init_from) {
-    throw Error(ErrorKind::kUsage,
-                fmt::format("lora.init_from: {}: a job starts from the base model alone; take it out, or train on this "
-                            "machine with --backend native",
-                            *config.lora.init_from));
-  }
+  require_job_settings(config);
   JobSpec spec;
   spec.project_id = config.tunix.project_id.value_or("");
   spec.experiment_name = config.tunix.experiment_name.value_or("run_" + request.run_id);

@@ -43,7 +43,7 @@ struct JobSpecRequest {
 };
 
 // Every setting of model, training and lora that has an effect is in the body, by its own name. Throws Error(kUsage)
-// for a setting that a job cannot honour (lora.init_from, a base model that is a folder's name is sent as it is).
+// for a setting that a job cannot honour (job_settings.h). A base model that is a folder's name is sent as it is.
 JobSpec make_job_spec(const JobSpecRequest& request);
 
 }  // namespace gemma_sft

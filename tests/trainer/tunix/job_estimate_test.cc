@@ -57,6 +57,44 @@ TEST(JobEstimate, TriesTheAdviceOfTheGuideOnTheRun) {
   EXPECT_TRUE(of_7b(config).advice.empty());
 }
 
+TEST(JobEstimate, WhereAJobDoesNotSayWhatItComputesInItIsWhatTheAcceleratorTakes) {
+  RunConfig config;
+  config.model.accelerator = "tpu-v3-8";
+  const double unsaid = of_7b(config).find_memory("tpu-v3-8")->needed_bytes_per_core;
+  config.training.precision = Precision::kBf16Mixed;
+  EXPECT_EQ(of_7b(config).find_memory("tpu-v3-8")->needed_bytes_per_core, unsaid);
+  config.training.precision = Precision::kFp32;
+  EXPECT_GT(of_7b(config).find_memory("tpu-v3-8")->needed_bytes_per_core, unsaid);
+}
+
+TEST(JobEstimate, TokensFollowFromTheEpochsOrFromTheSteps) {
+  RunConfig config;  // 1000 rows with 100,000 tokens, none longer than 128
+  config.training.num_epochs = 2;
+  config.training.batch_tokens = 512;
+  EXPECT_EQ(of_7b(config).tokens, 200'000);
+  config.training.gradient_accumulation_steps = 2;
+  config.training.max_steps = 10;
+  EXPECT_EQ(of_7b(config).tokens, 10 * 2 * 512);
+  config.training.batch_tokens.reset();
+  config.training.batch_size = 10;
+  config.training.max_steps = 50;
+  EXPECT_EQ(of_7b(config).tokens, 100'000);
+}
+
+TEST(JobEstimate, CountsTheMatricesOfTheLayersThatAreMeantAndOfNoOthers) {
+  const GemmaConfig model = *find_published_shape("google/gemma-7b-it");  // 28 layers, 3072 wide, 16 heads of 256
+  const auto count = [&](const std::vector<std::string>& targets) {
+    LoraSection lora;
+    lora.rank = 4;
+    lora.target_modules = targets;
+    return lora_parameters(lora, model);
+  };
+  EXPECT_EQ(count({"q_proj"}), 28 * 4 * (3072 + 4096));
+  EXPECT_EQ(count({"model.layers.3.self_attn.q_proj"}), 4 * (3072 + 4096));
+  EXPECT_EQ(count({"*.3.mlp.*"}), 3 * 4 * (3072 + 24576));
+  EXPECT_EQ(count({"*.q_proj", "q_proj"}), count({"q_proj"}));
+}
+
 TEST(JobEstimate, TheCostLimitRefusesWhatMayCostMoreAndWhatIsNotKnown) {
   RunConfig config;
   config.model.accelerator = "tpu-v3-8";

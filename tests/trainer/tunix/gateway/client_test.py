@@ -183,7 +183,6 @@ def test_every_key_of_training_is_accepted_as_the_client_sends_it(client: Client
         training__optimizer="adamw",
         lora__rank=4,
         lora__alpha=8,
-        lora__dropout=0.1,
         lora__rslora=True,
         lora__target_modules=["q_proj", "*_proj"],
         output__model_dtype="fp32",

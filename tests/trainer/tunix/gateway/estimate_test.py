@@ -43,6 +43,10 @@ def client_estimate(tmp_path: Path, *settings: str) -> dict[str, object]:
             {"precision": "bf16_mixed", "activation_checkpointing": True},
         ),
         (["training.precision=bf16_mixed", "lora.rank=16"], {"precision": "bf16_mixed", "lora": Lora(rank=16)}),
+        (
+            ["training.precision=bf16_mixed", "lora.rank=16", "lora.target_modules=[v_proj, '*.3.mlp.*']"],
+            {"precision": "bf16_mixed", "lora": Lora(rank=16, target_modules=["v_proj", "*.3.mlp.*"])},
+        ),
     ],
 )
 def test_both_ends_come_to_the_same_steps_memory_and_cost(

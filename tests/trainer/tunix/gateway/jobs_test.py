@@ -108,6 +108,12 @@ def test_a_replay_answers_even_when_the_job_could_not_be_submitted_any_more(gate
         ("training.precision", "fp16"),
         ("training.lora", {"rank": 0}),
         ("training.lora", {"rank": 4, "init_from": "/x"}),
+        ("training.lora", {"rank": 4, "dropout": 0.1}),
+        ("training.lora", {"rank": 4, "target_modules": ["q_proj", "query"]}),
+        ("training.lora", {"rank": 4, "target_modules": ["model.layers.2.*"]}),  # the model has two
+        ("training.activation_checkpointing", "auto"),
+        ("training.batch_tokens", 3),  # a row has four
+        ("training.stochastic_rounding", True),
         ("training.max_seq_length", 3),
         ("resources.accelerator", "tpu-v9"),
         ("resources.spot", True),
@@ -134,6 +140,82 @@ def test_a_member_that_is_wrong_is_named_by_its_path(gateway: Gateway, path: str
     # a member inside lora or labels is named with its own place
     assert str(error["param"]).startswith(path), error
     assert str(error["message"]).startswith(path), error
+
+
+@pytest.mark.parametrize(
+    ("training", "named", "said"),
+    [
+        ({"lora": {"rank": 4, "dropout": 0.1}}, "training.lora.dropout", "set it to 0"),
+        ({"lora": {"rank": 4, "target_modules": ["query"]}}, "training.lora.target_modules", '"query" matches no'),
+        ({"num_epochs": 1e-12}, "training.num_epochs", "no step at all"),
+        ({"max_steps": 3, "batch_tokens": 3}, "training.batch_tokens", "a row of 4 tokens"),
+    ],
+)
+def test_what_the_runner_would_refuse_is_refused_at_once_and_by_the_estimate_too(
+    gateway: Gateway, training: dict[str, Any], named: str, said: str
+) -> None:
+    body = gateway.job_body(training=training, experiment_name="never")
+    for answer in (gateway.post_job("never", body), gateway.client.post("/cost-estimates", json=body)):
+        error = problem(answer, 422, "validation_failed")
+        assert error["param"] == named and said in str(error["message"]), error
+    assert gateway.client.get("/jobs", params={"experiment": "never"}).json()["data"] == []
+
+
+def put_model(gateway: Gateway, name: str, config: dict[str, Any]) -> None:
+    folder = gateway.folder / "models" / name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_model_that_google_tunix_cannot_train_is_refused_with_the_reason(gateway: Gateway) -> None:
+    put_model(gateway, "tiny/eps", TINY_MODEL | {"rms_norm_eps": 1e-5, "attention_bias": True})
+    error = problem(
+        gateway.post_job("eps", gateway.job_body(model={"base_model": "tiny/eps", "revision": None})),
+        422,
+        "validation_failed",
+    )
+    assert error["param"] == "model.base_model"
+    assert '"rms_norm_eps": 1e-05' in str(error["message"]) and '"attention_bias"' in str(error["message"])
+    assert "--backend native" in str(error["message"]) and str(gateway.folder) not in str(error)
+    broken: list[Any] = [
+        [],
+        {"model_type": ["gemma"]},
+        TINY_MODEL | {"num_key_value_heads": 0},
+        {"model_type": "gemma3"},
+    ]
+    for number, config in enumerate([*broken, TINY_MODEL | {"hidden_size": "wide"}, TINY_MODEL | {"rope_scaling": 7}]):
+        put_model(gateway, f"tiny/broken-{number}", config)
+        body = gateway.job_body(model={"base_model": f"tiny/broken-{number}", "revision": None})
+        error = problem(gateway.post_job("broken", body), 422, "validation_failed")
+        assert "is no Gemma 1, 2 or 3" in str(error["message"]), config
+
+
+def test_a_configuration_that_leaves_out_what_equals_the_defaults_is_read_as_transformers_reads_it(
+    gateway: Gateway,
+) -> None:
+    """config.json of google/gemma-3-4b-it names neither heads nor vocabulary."""
+    text = {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    }
+    put_model(gateway, "google/gemma-3-4b-it", {"model_type": "gemma3", "text_config": text})
+    made = gateway.client.post(
+        "/cost-estimates", json={"model": {"base_model": "google/gemma-3-4b-it"}, "training": {"precision": "fp32"}}
+    )
+    assert made.status_code == 200, made.text
+    # 3,880,263,168 parameters of the text model, with the 262,208 rows of the embedding that the files have
+    assert made.json()["final_model_bytes"] == 2 * 3_880_263_168
+
+
+def test_a_row_longer_than_the_model_is_refused_before_anything_runs(gateway: Gateway) -> None:
+    row = {"id": "long", "input_ids": [2] + [5] * 128, "loss_mask": [0] + [1] * 128}  # the model has 128 positions
+    dataset = gateway.upload((json.dumps(row) + "\n").encode())
+    error = problem(gateway.post_job("long", gateway.job_body(dataset_id=dataset["id"])), 422, "validation_failed")
+    assert error["param"] == "model.base_model" and "128 positions" in str(error["message"]), error
 
 
 def test_rows_that_do_not_fit_the_model_are_refused_before_anything_runs(gateway: Gateway) -> None:

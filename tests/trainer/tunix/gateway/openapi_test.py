@@ -89,8 +89,8 @@ def test_every_member_that_the_client_reads_is_described(reader: str) -> None:
     assert names <= described, names - described
 
 
-# What only the native engine has (job_spec.cc): with stochastic_rounding the client submits nothing, the others guard a
-# run on the user's own machine.
+# What only the native engine has (job_settings.h): with stochastic_rounding the client submits nothing, the others guard
+# a run on the user's own machine.
 NOT_SENT = {"stochastic_rounding", "preflight", "step_timeout"}
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from runner.failure import RunnerError
 from runner.job_spec import Lora
-from runner.lora import find_adapters, first_values, matches_target, scale_of
+from runner.lora import find_adapters, first_values, scale_of
+from runner.lora_targets import linear_layers, matches_target
 from runner.model_config import load_gemma_config
+from runner.weights import parts
 
 from workspace import Workspace, tensors
 
@@ -43,6 +45,13 @@ def test_the_first_values_are_the_native_engines(workspace: Workspace) -> None:
         assert len(native) == 2 * len(values)
         for module, value in values.items():
             assert np.array_equal(native[f"base_model.model.{module}.lora_A.weight"], value), module
+
+
+def test_the_layers_are_those_of_the_model(workspace: Workspace) -> None:
+    for family in (1, 2, 3):
+        config = load_gemma_config(workspace.model(family))
+        parts_of_model = {part.name.removesuffix(".weight") for part in parts(config) if "_proj" in part.name}
+        assert set(linear_layers(config.num_layers)) == parts_of_model
 
 
 def test_scales() -> None:

@@ -31,9 +31,9 @@ def work_of(training: Training, totals: TokenTotals | None) -> Work:
         epochs = steps * rows_per_step / totals.rows
     else:
         epochs = training.num_epochs
-        steps = math.ceil(math.ceil(totals.rows / rows_per_step) * epochs)
+        steps = math.ceil(math.ceil(totals.rows / rows_per_step) * epochs - 1e-9)  # as runner/plan.py counts
     return Work(
-        max(1, steps),
+        steps,
         math.ceil(epochs * totals.tokens),
         math.ceil(epochs * totals.rows * totals.longest_row),
         totals.longest_row,
@@ -99,7 +99,7 @@ def estimate(
             fits=needed <= accelerator.hbm_bytes_per_core,
         ),
         checkpoint_bytes=12 // half * trained,
-        final_model_bytes=model_bytes * (trained if training.lora is not None else model.parameters),
+        final_model_bytes=4 * trained if training.lora is not None else model_bytes * model.parameters,
         accelerator=accelerator.name,
         prices_as_of=prices_as_of,
         assumptions=assumptions,

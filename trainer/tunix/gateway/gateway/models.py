@@ -1,17 +1,18 @@
 """Model ids to folders of this machine. A client names a model; it never names a path."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from runner.failure import RunnerError
+from runner.lora_targets import is_target, linear_layers
+from runner.model_config import load_gemma_config
 
 from .errors import ApiProblem
 from .schemas import ModelChoice
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_FAMILIES = {"gemma": 1, "gemma2": 2, "gemma3_text": 3, "gemma3": 3}
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Model:
             "up_proj": width + ffn,
             "down_proj": ffn + width,
         }
-        wanted = {target.rsplit(".", 1)[-1] for target in targets}
-        return rank * self.layers * sum(size for name, size in sizes.items() if name in wanted)
+        adapted = [path.rpartition(".")[2] for path in linear_layers(self.layers) if is_target(path, targets)]
+        return rank * sum(sizes[name] for name in adapted)
 
 
 class Models:
@@ -73,10 +74,14 @@ class Models:
             where = f" at revision {revision}" if revision else ""
             raise _refused("model.base_model", f"{name}{where} is not on this service; its operator can put it there")
         try:
-            config = json.loads((folder / "config.json").read_text())
-            return _model(folder, config)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+            return _model(folder)
+        except RunnerError as problem:
+            if problem.code == "unsupported":  # its text begins with the file's place, which is nobody's business
+                why = str(problem).partition("/config.json: ")[2]
+                raise _refused("model.base_model", f"{name}: {why}; {problem.hint}") from problem
             raise _refused("model.base_model", f"{name} is on this service, but is no Gemma 1, 2 or 3") from problem
+        except OSError as problem:
+            raise _refused("model.base_model", f"{name} is on this service, but cannot be read") from problem
 
     def _find(self, name: str, revision: str | None) -> Path | None:
         if revision in (None, "main"):
@@ -96,21 +101,19 @@ class Models:
         return folder if (folder / "config.json").is_file() else None
 
 
-def _model(folder: Path, config: dict[str, Any]) -> Model:
-    family = _FAMILIES[config["model_type"]]
-    text = config.get("text_config", config)
-    heads = int(text["num_attention_heads"])
+def _model(folder: Path) -> Model:
+    config = load_gemma_config(folder)
     return Model(
         folder,
-        family,
-        int(text["vocab_size"]),
-        int(text["hidden_size"]),
-        int(text["intermediate_size"]),
-        int(text["num_hidden_layers"]),
-        heads,
-        int(text.get("num_key_value_heads", heads)),
-        int(text["head_dim"]),
-        int(text.get("max_position_embeddings", 8192)),
+        config.family,
+        config.vocab_size,
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_layers,
+        config.num_heads,
+        config.num_kv_heads,
+        config.head_dim,
+        config.max_positions,
     )
 
 

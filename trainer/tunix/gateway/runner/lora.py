@@ -8,7 +8,6 @@ the parametrisation is exactly one A and one B per projection, as in PEFT.
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import math
 import re
 from collections.abc import Callable
@@ -21,10 +20,9 @@ from flax import nnx
 
 from runner.failure import RunnerError
 from runner.job_spec import Lora
+from runner.lora_targets import is_target, linear_layers, require_targets
 from runner.model_config import GemmaConfig
 from runner.weights import Part, Path_, parts
-
-_ORDER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,35 +45,20 @@ class Adapter:
         return (rows if self.part.index is None else rows[:, self.part.index]).reshape(rank, -1).T
 
 
-def matches_target(path: str, pattern: str) -> bool:
-    """model/lora.cc: a whole path, its last names, or a glob of * and ? over the whole path."""
-    if path == pattern or (pattern and path.endswith("." + pattern)):
-        return True
-    glob = pattern.replace("[", "[[]")  # fnmatch has classes, the native engine has not
-    return fnmatch.fnmatchcase(path, glob)
-
-
 def scale_of(lora: Lora) -> float:
     return lora.alpha / (math.sqrt(lora.rank) if lora.rslora else lora.rank)
 
 
 def find_adapters(config: GemmaConfig, lora: Lora) -> list[Adapter]:
     """The adapted projections in the native engine's order. Raises RunnerError for a pattern that matches nothing."""
-    linears = [part for part in parts(config) if part.name.split(".")[-2] in _ORDER]
-    modules = {part.name: part.name.removesuffix(".weight") for part in linears}
-    if not lora.target_modules:
-        raise RunnerError("invalid_spec", "lora.target_modules: names no layer")
-    for pattern in lora.target_modules:
-        if not any(matches_target(module, pattern) for module in modules.values()):
-            raise RunnerError(
-                "invalid_spec", f'lora.target_modules: "{pattern}" matches no linear layer: {", ".join(_ORDER)}'
-            )
+    require_targets(lora.target_modules, config.num_layers)
+    modules = {part.name.removesuffix(".weight"): part for part in parts(config)}
     taken: dict[Path_, int] = {}
     adapters = []
-    for part in linears:
-        module = modules[part.name]
-        if not any(matches_target(module, pattern) for pattern in lora.target_modules):
+    for module in linear_layers(config.num_layers):
+        if not is_target(module, lora.target_modules):
             continue
+        part = modules[module]
         outputs, inputs = part.shape(config)
         adapters.append(Adapter(part, module, inputs, outputs, taken.get(part.leaf, 0)))
         taken[part.leaf] = taken.get(part.leaf, 0) + lora.rank

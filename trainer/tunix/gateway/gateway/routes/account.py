@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 
 from ..errors import not_found
 from ..estimates import estimate
+from ..limits import require_trainable
 from ..schemas import (
     AcceleratorAnswer,
     AuthAnswer,
@@ -84,9 +85,11 @@ def estimate_cost(body: EstimateRequest, service: ServiceIn, caller: CallerIn) -
             totals = TokenTotals(
                 rows=dataset["line_count"], tokens=dataset["tokens"], longest_row=dataset["longest_row"]
             )
+    model = service.models.require(body.model)
+    require_trainable(body.training, model, totals)
     return estimate(
         body.training,
-        service.models.require(body.model),
+        model,
         service.accelerators.choose(body.resources),
         totals,
         spot=body.resources.spot,

@@ -12,6 +12,7 @@ from ..errors import ApiProblem
 from ..estimates import estimate
 from ..idempotency import require_key
 from ..keys import Caller, choose_project
+from ..limits import require_trainable
 from ..models import Model
 from ..outputs import output_folder
 from ..schemas import CancelRequest, JobAnswer, JobPage, JobRequest, State, TokenTotals
@@ -135,15 +136,8 @@ def _checked(service: Service, caller: Caller, project: str, body: JobRequest) -
             f"vocabulary of {body.model.base_model} has {model.vocab_size}",
             param="dataset_id",
         )
-    longest = body.training.max_seq_length
-    if longest is not None and stats["longest_row"] > longest:
-        raise ApiProblem(
-            422,
-            "validation_failed",
-            f"training.max_seq_length: {longest}, and the data set has a row of {stats['longest_row']} tokens",
-            param="training.max_seq_length",
-        )
     totals = TokenTotals(rows=dataset["line_count"], tokens=stats["tokens"], longest_row=stats["longest_row"])
+    require_trainable(body.training, model, totals)
     if body.max_cost_usd is not None:
         made = estimate(
             body.training,
