@@ -43,10 +43,47 @@ auto retry_interrupted(Call call) {
   return result;
 }
 
+// O_NONBLOCK: opening a pipe that nobody reads from must not hang.
 int open_descriptor(const fs::path& path, int flags) {
-  const int descriptor = retry_interrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC, 0666); });
+  const int descriptor = retry_interrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK, 0666); });
   if (descriptor < 0) throw file_error("open", path, errno);
   return descriptor;
+}
+
+[[noreturn]] void refuse_to_write(const fs::path& path, const char* found) {
+  throw Error(ErrorKind::kIo,
+              fmt::format("{}: expected a file to write to, found {}; move it away", path.string(), found));
+}
+
+// A new file. What has its name already is never written into, for it may be a link, a pipe, or a second name of
+// somebody's file: it loses this name.
+int create_descriptor(const fs::path& path) {
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+  for (;;) {
+    const int descriptor = retry_interrupted([&] { return ::open(path.c_str(), kFlags, 0666); });
+    if (descriptor >= 0) return descriptor;
+    if (errno != EEXIST) throw file_error("open", path, errno);
+    struct stat status;
+    if (::lstat(path.c_str(), &status) == 0 && (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode))) {
+      refuse_to_write(path, "a device");  // /dev/null is the whole system's
+    }
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) throw file_error("replace", path, errno);
+  }
+}
+
+// A file that grows: absent, or a plain file of this folder, or a device such as /dev/stderr.
+int append_descriptor(const fs::path& path) {
+  const int descriptor = open_descriptor(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW);
+  struct stat status;
+  const bool is_known = ::fstat(descriptor, &status) == 0;
+  const int error = errno;
+  if (is_known && (S_ISREG(status.st_mode) || S_ISCHR(status.st_mode))) {
+    if (S_ISCHR(status.st_mode)) ::fcntl(descriptor, F_SETFL, O_APPEND);  // without O_NONBLOCK
+    return descriptor;
+  }
+  ::close(descriptor);
+  if (!is_known) throw file_error("stat", path, error);
+  refuse_to_write(path, S_ISFIFO(status.st_mode) ? "a pipe" : "a device");
 }
 
 // A call that a signal interrupted has reported nothing; one that failed may have dropped the dirty pages, so that
@@ -74,7 +111,7 @@ std::string count_bytes(uint64_t bytes) {
 
 class PosixFile : public WritableFile {
  public:
-  PosixFile(const fs::path& path, int flags) : path_(path), descriptor_(open_descriptor(path, flags)) {}
+  PosixFile(fs::path path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
   PosixFile(const PosixFile&) = delete;
   PosixFile& operator=(const PosixFile&) = delete;
   ~PosixFile() override {
@@ -143,11 +180,11 @@ void remove_contents(int folder, const fs::path& path) {
 class PosixFileSystem : public FileSystem {
  public:
   std::unique_ptr<WritableFile> create(const fs::path& path) override {
-    return std::make_unique<PosixFile>(path, O_WRONLY | O_CREAT | O_TRUNC);
+    return std::make_unique<PosixFile>(path, create_descriptor(path));
   }
 
   std::unique_ptr<WritableFile> open_append(const fs::path& path) override {
-    return std::make_unique<PosixFile>(path, O_WRONLY | O_CREAT | O_APPEND);
+    return std::make_unique<PosixFile>(path, append_descriptor(path));
   }
 
   void make_directories(const fs::path& path) override {
@@ -222,6 +259,9 @@ std::string remedy(int error_number) {
     case EPERM: return "; check its owner and permissions";
     case EMFILE:
     case ENFILE: return "; raise the limit of open files (ulimit -n)";
+    case EFBIG: return "; raise the limit of a file's size (ulimit -f), or choose another file system";
+    case ELOOP: return "; it is a symbolic link that is not followed, or leads to itself: move it away";
+    case ENXIO: return "; it is a pipe or a socket: move it away";
     default: return "";
   }
 }

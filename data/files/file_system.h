@@ -31,8 +31,8 @@ class WritableFile {
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
-  virtual std::unique_ptr<WritableFile> create(const std::filesystem::path& path) = 0;  // truncates
-  virtual std::unique_ptr<WritableFile> open_append(const std::filesystem::path& path) = 0;
+  virtual std::unique_ptr<WritableFile> create(const std::filesystem::path& path) = 0;  // in place of what is there
+  virtual std::unique_ptr<WritableFile> open_append(const std::filesystem::path& path) = 0;  // no link, no pipe
   virtual void make_directories(const std::filesystem::path& path) = 0;  // and syncs the parents it made
   virtual void rename(const std::filesystem::path& from, const std::filesystem::path& to) = 0;
   virtual void remove(const std::filesystem::path& path) = 0;       // one file; absent is fine

@@ -155,6 +155,21 @@ TEST(FrontEnd, AFullStdoutIsAnErrorAndAReaderThatLeftIsNot) {
   EXPECT_EQ(left.err, "141\n");  // 128 + SIGPIPE, and no word more
 }
 
+TEST(FrontEnd, ALimitOfFileSizesIsAnErrorAndNoSignal) {
+  const TempDir dir;
+  std::string corpus;
+  for (int i = 0; i < 3000; ++i) corpus += "stone river " + std::to_string(i) + "\n";
+  dir.write("corpus.txt", corpus);
+  const ProcessResult result =
+      run_process({"/bin/sh", "-c", "ulimit -f 8; exec \"$@\"", "sh", program("gemma-sft"), "tokenizer", "train",
+                   "--corpus", "corpus.txt", "--vocab-size", "360", "--output", "tok"},
+                  {.folder = dir.path()});
+  EXPECT_EQ(result.signal, 0);
+  EXPECT_EQ(result.exit_code, 9) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("File too large"));
+  EXPECT_THAT(result.err, HasSubstr("ulimit -f"));
+}
+
 TEST(FrontEnd, TheLinksAcceptThePipelinesCommandLines) {
   const ProcessResult help = run_process({program("train_sft_tunix"), "--help"});
   EXPECT_EQ(help.exit_code, 0);

@@ -91,6 +91,7 @@ const char* version() { return GEMMA_SFT_VERSION; }
 int run_program(int argc, char** argv, const std::function<int(const CommandLine&, const Output&)>& command) {
   occupy_standard_streams();
   signal(SIGPIPE, SIG_IGN);  // a write says EPIPE instead
+  signal(SIGXFSZ, SIG_IGN);  // and EFBIG
   const std::string program = argc > 0 ? argv[0] : "gemma-sft";
   const std::vector<std::string> words(argv + (argc > 0 ? 1 : 0), argv + argc);
   const Output early = make_output(find_common_arguments(words));

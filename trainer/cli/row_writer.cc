@@ -21,6 +21,13 @@ void RowWriter::require_place(const std::optional<std::string>& file) {
   if (file->empty()) throw Error(ErrorKind::kUsage, "--output: the file's name is empty");
   if (fs::is_directory(*file))
     throw Error(ErrorKind::kUsage, fmt::format("--output {}: is a folder, not a file", *file));
+  // The complete file is renamed to its name, which would be the end of /dev/null.
+  if (fs::exists(*file) && !fs::is_regular_file(*file)) {
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("--output {}: is a pipe, socket or device, not a file; without --output the rows go to stdout",
+                    *file));
+  }
   if (!fs::is_directory(folder_of(*file))) {
     throw Error(ErrorKind::kUsage, fmt::format("--output {}: folder not found: {}", *file, folder_of(*file).string()));
   }

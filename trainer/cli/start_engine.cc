@@ -39,7 +39,7 @@ fs::path require_program(const std::string& name) {
   std::vector<char*> argv;
   for (std::string& word : copies) argv.push_back(word.data());
   argv.push_back(nullptr);
-  signal(SIGPIPE, SIG_DFL);  // an ignored signal would be inherited
+  for (const int number : {SIGPIPE, SIGXFSZ}) signal(number, SIG_DFL);  // ignored signals would be inherited
   execv(program.c_str(), argv.data());
   throw Error(ErrorKind::kIo, fmt::format("{}: cannot be started: {}", program.string(), std::strerror(errno)));
 }

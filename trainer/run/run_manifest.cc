@@ -3,6 +3,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -19,6 +20,8 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr uint64_t kMostGitBytes = 64 << 20;  // packed-refs of the largest repositories stay below
+constexpr uint64_t kMostLineBytes = 64 << 10;
+constexpr uint64_t kMostManifestBytes = 16 << 20;
 
 Json to_json(const Value& value) {
   return std::visit(
@@ -51,9 +54,14 @@ Json section_json(const RunConfig& config, std::string_view section) {
 }
 
 std::optional<std::string> first_line(const fs::path& path) {
-  std::ifstream stream(path);
   std::string line;
-  if (!std::getline(stream, line)) return std::nullopt;
+  try {
+    line = read_file(path, kMostLineBytes);
+  } catch (const Error&) {
+    return std::nullopt;  // absent, or not what git writes
+  }
+  if (line.empty()) return std::nullopt;
+  line.resize(std::min(line.find('\n'), line.size()));
   while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
   return line;
 }
@@ -77,9 +85,13 @@ std::optional<std::string> find_packed_ref(const fs::path& git, const std::strin
 }
 
 std::optional<std::string> existing_creation_time(const fs::path& path) {
-  std::ifstream stream(path);
-  if (!stream) return std::nullopt;
-  const Json old = Json::parse(stream, nullptr, /*allow_exceptions=*/false);
+  std::string text;
+  try {
+    text = read_file(path, kMostManifestBytes);
+  } catch (const Error&) {
+    return std::nullopt;  // absent, or not what a run writes
+  }
+  const Json old = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!old.is_object() || !old.contains("created_at") || !old["created_at"].is_string()) return std::nullopt;
   return old["created_at"].get<std::string>();
 }

@@ -1,15 +1,30 @@
 #include "trainer/run/step_rows.h"
 
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <system_error>
+#include <optional>
+#include <utility>
 
-#include "configs/error.h"
-#include "data/files/input_file.h"
+#include "data/files/json_text.h"
+#include "data/files/line_reader.h"
 
 namespace gemma_sft {
+namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr uint64_t kMaxRowBytes = 64 << 20;
+constexpr size_t kMaxDepth = 16;
+
+// The row of a line that is one.
+std::optional<json> find_row(const std::string& line) {
+  if (find_json_problem(line, {.max_depth = kMaxDepth})) return std::nullopt;
+  json row = json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!row.is_object() || !row.contains("step") || !row["step"].is_number_integer()) return std::nullopt;
+  return row;
+}
+
+}  // namespace
 
 StepRows::StepRows(fs::path path, FileSystem& files)
     : path_(std::move(path)), files_(files), file_(files.open_append(path_)) {}
@@ -17,22 +32,18 @@ StepRows::StepRows(fs::path path, FileSystem& files)
 void StepRows::append(const std::string& row) { file_->append(row + "\n"); }
 
 void StepRows::truncate_after(int64_t step, const std::string& or_with) {
-  const InputFile regular(path_);  // a device or a pipe has no end to read to
-  std::ifstream stream(path_, std::ios::binary);
+  LineReader lines(InputFile(path_), kMaxRowBytes);  // a device or a pipe has no end to read to
+  const uint64_t size = lines.file().size();
   uint64_t kept = 0;
-  std::string line;
-  while (std::getline(stream, line)) {
-    if (stream.eof()) break;  // no newline: torn by a crash
-    const nlohmann::json row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!row.is_object() || !row.contains("step") || !row["step"].is_number_integer()) break;
-    if (row["step"].get<int64_t>() > step) break;
-    if (row["step"].get<int64_t>() == step && !or_with.empty() && row.contains(or_with)) break;
-    kept += line.size() + 1;
+  while (const std::optional<Line> line = lines.next()) {
+    const uint64_t end = line->byte + line->bytes + 1;
+    if (line->too_long || end > size) continue;  // no newline: torn by a crash
+    const std::optional<json> row = find_row(line->text);
+    if (!row) continue;
+    const int64_t row_step = row->at("step").get<int64_t>();
+    if (row_step > step || (row_step == step && !or_with.empty() && row->contains(or_with))) break;
+    kept = end;
   }
-  stream.close();
-  std::error_code error;
-  const uint64_t size = fs::file_size(path_, error);
-  if (error) throw Error(ErrorKind::kIo, path_.string() + ": size: " + error.message());
   if (size == kept) return;
   file_->close();
   files_.truncate(path_, kept);

@@ -18,8 +18,8 @@ class StepRows {
 
   // `row`: a JSON object with a whole number "step", without a line end. One write.
   void append(const std::string& row);
-  // Cuts the rows past `step`, and a last line that a crash tore. With `or_with` also from the row of `step` on that
-  // has this member.
+  // Cuts the rows past `step`, and what a crash tore behind the last good row. With `or_with` also from the row of
+  // `step` on that has this member. A line between good rows that is none stays as it is.
   void truncate_after(int64_t step, const std::string& or_with = {});
   void sync();  // fsync
 

@@ -7,10 +7,13 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <fstream>
+#include <cstdlib>
+#include <functional>
+#include <stdexcept>
 #include <thread>
 
 #include "configs/error.h"
@@ -99,7 +102,7 @@ TEST(FileSystem, RemovingATreeNeverFollowsSymbolicLinks) {
 }
 
 TEST(FileSystem, AFullDiskIsAnErrorWithPathOperationSizesAndRemedy) {
-  const auto file = real_file_system().create("/dev/full");
+  const auto file = real_file_system().open_append("/dev/full");
   EXPECT_THAT(message_of([&] { file->append("abc"); }),
               MatchesRegex("/dev/full: cannot write: No space left on device: 3 bytes needed, [0-9]+ bytes.* free; "
                            "free some space or choose another place"));
@@ -153,10 +156,28 @@ TEST(FileSystem, OpenFilesAreNotHandedToChildProcesses) {
   EXPECT_EQ(found, 1);
 }
 
+// A terminal: the one kind of file that a writer can be made to wait at, and so be interrupted.
+struct Terminal {
+  Terminal() {
+    master = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (master < 0 || ::grantpt(master) != 0 || ::unlockpt(master) != 0) throw std::runtime_error("no terminal");
+    path = ::ptsname(master);
+    keeps_it_open = ::open(path.c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    termios raw;
+    ::tcgetattr(keeps_it_open, &raw);
+    ::cfmakeraw(&raw);
+    ::tcsetattr(keeps_it_open, TCSANOW, &raw);
+  }
+  ~Terminal() {
+    ::close(keeps_it_open);
+    ::close(master);
+  }
+  fs::path path;
+  int master = -1, keeps_it_open = -1;
+};
+
 TEST(FileSystem, InterruptedAndShortWritesAreInvisible) {
-  const TempDir dir;
-  const fs::path pipe = dir / "pipe";
-  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const Terminal terminal;
   static volatile sig_atomic_t interruptions = 0;
   struct sigaction action = {};
   struct sigaction old_action;
@@ -167,21 +188,22 @@ TEST(FileSystem, InterruptedAndShortWritesAreInvisible) {
   sigemptyset(&alarm);
   sigaddset(&alarm, SIGALRM);
   ::pthread_sigmask(SIG_BLOCK, &alarm, &old_mask);  // the reader inherits it, so that every signal hits the writer
+  std::string sent;
+  for (int i = 0; sent.size() < 300'000; ++i) sent += std::to_string(i) + ' ';
   std::string received;
   std::thread reader([&] {
-    std::ifstream in(pipe, std::ios::binary);
     std::string block(10'000, '\0');
-    while (in.read(block.data(), static_cast<std::streamsize>(block.size())) || in.gcount() > 0) {
-      received.append(block, 0, static_cast<size_t>(in.gcount()));
+    while (received.size() < sent.size()) {
+      const ssize_t count = ::read(terminal.master, block.data(), block.size());
+      if (count <= 0) break;
+      received.append(block, 0, static_cast<size_t>(count));
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   });
   ::pthread_sigmask(SIG_SETMASK, &old_mask, nullptr);
   const itimerval every_half_millisecond = {{0, 500}, {0, 500}};
   ::setitimer(ITIMER_REAL, &every_half_millisecond, nullptr);
-  std::string sent;
-  for (int i = 0; sent.size() < 1'000'000; ++i) sent += std::to_string(i) + ' ';
-  const auto file = real_file_system().create(pipe);
+  const auto file = real_file_system().open_append(terminal.path);
   file->append(sent);
   file->close();
   const itimerval never = {};
@@ -190,6 +212,76 @@ TEST(FileSystem, InterruptedAndShortWritesAreInvisible) {
   ::sigaction(SIGALRM, &old_action, nullptr);
   EXPECT_GT(interruptions, 5);
   EXPECT_EQ(received, sent);
+}
+
+TEST(FileSystem, ANewFileTakesTheNameOfWhatWasThereAndNeverWritesIntoIt) {
+  const TempDir dir;
+  const fs::path precious = dir.write("outside/precious", "precious");
+  const std::function<void(const fs::path&)> plants[] = {
+      [](const fs::path&) {},
+      [](const fs::path& name) { ::mkfifo(name.c_str(), 0600); },
+      [&](const fs::path& name) { fs::create_symlink(precious, name); },
+      [&](const fs::path& name) { fs::create_hard_link(precious, name); },
+      [](const fs::path& name) { fs::create_symlink("nowhere", name); },
+  };
+  for (size_t i = 0; i < std::size(plants); ++i) {
+    plants[i](dir / "f");
+    const auto file = real_file_system().create(dir / "f");
+    file->append("new");
+    file->close();
+    EXPECT_EQ(read_file(dir / "f"), "new") << i;
+    EXPECT_TRUE(fs::is_regular_file(fs::symlink_status(dir / "f"))) << i;
+    EXPECT_EQ(fs::hard_link_count(dir / "f"), 1u) << i;
+    EXPECT_EQ(read_file(precious), "precious") << i;
+    fs::remove(dir / "f");
+    plants[i](dir / ".f.tmp");
+    write_file_durably(real_file_system(), dir / "f", "durable");
+    EXPECT_EQ(read_file(dir / "f"), "durable") << i;
+    EXPECT_EQ(read_file(precious), "precious") << i;
+    fs::remove(dir / "f");
+  }
+  EXPECT_THAT(dir.list(), ElementsAre("outside/", "outside/precious"));
+  fs::create_directory(dir / "f");
+  EXPECT_EQ(message_of([&] { real_file_system().create(dir / "f"); }),
+            (dir / "f").string() + ": cannot replace: Is a directory");
+  const Terminal terminal;
+  EXPECT_EQ(message_of([&] { real_file_system().create(terminal.path); }),
+            terminal.path.string() + ": expected a file to write to, found a device; move it away");
+  EXPECT_TRUE(fs::exists(terminal.path));
+}
+
+TEST(FileSystem, RowsAreAppendedToAPlainFileOnlyWithoutHanging) {
+  const TempDir dir;
+  const fs::path precious = dir.write("outside/precious", "precious");
+  const auto message = [&] { return message_of([&] { real_file_system().open_append(dir / "f"); }); };
+  fs::create_symlink(precious, dir / "f");
+  EXPECT_EQ(message(), (dir / "f").string() +
+                           ": cannot open: Too many levels of symbolic links; it is a symbolic "
+                           "link that is not followed, or leads to itself: move it away");
+  EXPECT_EQ(read_file(precious), "precious");
+  fs::remove(dir / "f");
+  ASSERT_EQ(::mkfifo((dir / "f").c_str(), 0600), 0);
+  EXPECT_EQ(message(),
+            (dir / "f").string() + ": cannot open: No such device or address; it is a pipe or a socket: move it away");
+  const int reader = ::open((dir / "f").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  EXPECT_EQ(message(), (dir / "f").string() + ": expected a file to write to, found a pipe; move it away");
+  ::close(reader);
+}
+
+TEST(FileSystem, ALimitOfFileSizesSaysWhichLimitToRaise) {
+  const TempDir dir;
+  const auto old_handler = ::signal(SIGXFSZ, SIG_IGN);  // as the programs do
+  rlimit old_limit;
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &old_limit), 0);
+  const rlimit small = {5, old_limit.rlim_max};
+  const auto file = real_file_system().create(dir / "f");
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const std::string message = message_of([&] { file->append("longer than that"); });
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &old_limit), 0);
+  ::signal(SIGXFSZ, old_handler);
+  EXPECT_THAT(message,
+              MatchesRegex(".*/f: cannot write: File too large: 11 bytes needed, .* free; raise the limit of a "
+                           "file's size \\(ulimit -f\\), or choose another file system"));
 }
 
 TEST(WriteFileDurably, SyncsTheFileBeforeTheRenameAndTheFolderAfterIt) {

@@ -1,6 +1,7 @@
 #include "trainer/cli/row_writer.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "configs/error.h"
 #include "tests/testing/failing_file_system.h"
@@ -61,6 +62,21 @@ TEST(RowWriter, AFolderOrAFileInNoFolderIsRefused) {
   EXPECT_THROW(RowWriter::require_place(""), Error);
   EXPECT_NO_THROW(RowWriter::require_place((dir / "out.jsonl").string()));
   EXPECT_NO_THROW(RowWriter::require_place(std::nullopt));
+}
+
+TEST(RowWriter, ADeviceOrAPipeIsRefusedAndStaysWhatItIs) {
+  const TempDir dir;
+  ASSERT_EQ(::mkfifo((dir / "pipe").c_str(), 0600), 0);
+  for (const std::string& place : {std::string("/dev/null"), (dir / "pipe").string()}) {
+    try {
+      RowWriter::require_place(place);
+      ADD_FAILURE() << place;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+      EXPECT_EQ(error.what(), "--output " + place +
+                                  ": is a pipe, socket or device, not a file; without --output the rows go to stdout");
+    }
+  }
 }
 
 }  // namespace

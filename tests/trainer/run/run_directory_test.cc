@@ -238,6 +238,17 @@ TEST(MetricsFile, ALineTornByACrashIsCutEvenWhenItReadsWell) {
   }
 }
 
+TEST(MetricsFile, ARowThatWentBadCostsNoneOfTheGoodOnesBehindIt) {
+  for (const std::string& bad : {std::string("nonsense"), std::string(100, '\0'), std::string(100'000, '['),
+                                 std::string("{\"loss\":1}"), std::string("{\"step\":-1e999}")}) {
+    const TempDir dir;
+    const std::string kept = "{\"step\":1}\n" + bad + "\n{\"step\":3}\n";
+    dir.write("metrics.jsonl", kept + "{\"step\":4}\n");
+    MetricsFile(dir.path(), real_file_system()).truncate_after(3);
+    EXPECT_EQ(read_file(dir / "metrics.jsonl"), kept);
+  }
+}
+
 TEST(MetricsFile, EveryFailureOfTheFileLayerIsReported) {
   int failures = 0;
   for (int64_t call = 0;; ++call) {

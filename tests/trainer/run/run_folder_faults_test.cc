@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include <system_error>
 
 #include "configs/error.h"
+#include "tests/testing/failing_file_system.h"
 #include "tests/testing/suite_count.h"
 #include "tests/testing/system_calls.h"
 #include "tests/testing/temp_dir.h"
@@ -18,6 +20,7 @@
 #include "trainer/run/run_log.h"
 #include "trainer/run/run_manifest.h"
 #include "trainer/run/skipped_rows.h"
+#include "trainer/run/step_rows.h"
 #include "trainer/run_completion.h"
 
 namespace gemma_sft {
@@ -143,23 +146,62 @@ TEST(RunFolderFaults, interrupted_calls_and_short_writes_are_invisible) {
   }
 }
 
+// The real file layer, with every file that grows on a full device.
+class FullDevice : public FailingFileSystem {
+ public:
+  std::unique_ptr<WritableFile> open_append(const fs::path&) override {
+    return real_file_system().open_append("/dev/full");
+  }
+};
+
 TEST(RunFolderFaults, a_log_or_metrics_on_a_full_device_end_the_run_with_the_file_s_name) {
   const TempDir dir;
-  FileSystem& files = real_file_system();
-  for (const char* name : {"metrics.jsonl", "run.log"}) fs::create_symlink("/dev/full", dir / name);
+  FullDevice files;
   const std::function<void()> writes[] = {[&] { MetricsFile(dir.path(), files).on_step({.step = 1}); },
                                           [&] { RunLog(dir.path(), files).on_note("a line"); },
-                                          [&] { MetricsFile(dir.path(), files).truncate_after(0); }};
-  const std::string expected[] = {"/metrics.jsonl: cannot write: No space left on device: [0-9]+ bytes needed, .*",
-                                  "/run.log: cannot write: No space left on device: [0-9]+ bytes needed, .*",
-                                  "/metrics.jsonl: expected a regular file, found a device"};
+                                          [&] { StepRows("/dev/full", real_file_system()).truncate_after(0); }};
+  const std::string expected[] = {"/dev/full: cannot write: No space left on device: [0-9]+ bytes needed, .*",
+                                  "/dev/full: cannot write: No space left on device: [0-9]+ bytes needed, .*",
+                                  "/dev/full: expected a regular file, found a device"};
   for (size_t i = 0; i < std::size(writes); ++i) {
     try {
       writes[i]();
       ADD_FAILURE() << i << ": nobody said so";
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kIo);
-      EXPECT_THAT(error.what(), MatchesRegex(".*" + expected[i]));
+      EXPECT_THAT(error.what(), MatchesRegex(expected[i]));
+    }
+  }
+}
+
+TEST(RunFolderFaults, pipes_and_links_in_the_folder_neither_hang_a_run_nor_lead_out_of_it) {
+  const TempDir whole;
+  write_run_folder(whole / "run");
+  SuiteCount count("rel-S8 pipes and links planted under the names of a run folder");
+  for (const char* name : {"run.lock", "metrics.jsonl", "run.log", "config.yaml", ".config.yaml.tmp",
+                           "run_manifest.json", ".run_manifest.json.tmp", "skipped_rows.jsonl",
+                           ".skipped_rows.jsonl.tmp", "completed.json", ".completed.json.tmp"}) {
+    for (const bool is_link : {false, true}) {
+      const TempDir dir;
+      const fs::path precious = dir.write("outside", "precious");
+      const fs::path planted = dir / "run" / name;
+      fs::create_directories(planted.parent_path());
+      if (is_link) {
+        fs::create_symlink(precious, planted);
+      } else {
+        ASSERT_EQ(::mkfifo(planted.c_str(), 0600), 0);
+      }
+      std::string refusal;
+      try {
+        write_run_folder(dir / "run");
+      } catch (const Error& error) {
+        refusal = error.what();
+      }
+      const bool grows = !std::string_view(name).starts_with(".") && std::string_view(name) != "config.yaml" &&
+                         !std::string_view(name).ends_with("json") && std::string_view(name) != "skipped_rows.jsonl";
+      const bool told = refusal.find(planted.string() + ": ") == 0 && refusal.ends_with("move it away");
+      EXPECT_TRUE(count.add(read_file(precious) == "precious" && (grows ? told : refusal.empty())))
+          << name << (is_link ? " is a link: " : " is a pipe: ") << refusal;
     }
   }
 }
