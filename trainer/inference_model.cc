@@ -88,7 +88,9 @@ InferenceModel load_inference_model(const InferenceModelSource& source) {
   const std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::load(folder);
   std::optional<Gemma> model;
   with_memory_errors_explained({"loading the model"}, [&] {
-    model.emplace(load_gemma_config(folder), options);
+    const GemmaConfig shape = load_gemma_config(folder);
+    const WeightFiles fit(folder, shape);  // or are refused before room is made for the model
+    model.emplace(shape, options);
     load_weights(*model, folder, throw_if_stopped);
     if (adapter) {
       model->add_lora(load_adapter_config(*adapter), /*seed=*/0);

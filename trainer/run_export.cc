@@ -67,7 +67,9 @@ GemmaOptions storage_options(const fs::path& base, ModelDtype written) {
 Gemma load_base(const fs::path& base, const GemmaOptions& options) {
   std::optional<Gemma> model;
   with_memory_errors_explained({"loading the model"}, [&] {
-    model.emplace(load_gemma_config(base), options);
+    const GemmaConfig shape = load_gemma_config(base);
+    const WeightFiles fit(base, shape);  // or are refused before room is made for the model
+    model.emplace(shape, options);
     load_weights(*model, base, throw_if_stopped);
   });
   return std::move(*model);

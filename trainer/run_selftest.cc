@@ -41,6 +41,7 @@ Gemma load_in_fp32(const SelftestCase& reference, c10::Device device) {
   options.device = device;
   std::optional<Gemma> model;
   with_memory_errors_explained({"loading the model"}, [&] {
+    const WeightFiles fit(reference.model_folder(), reference.config);  // or are refused before room is made
     model.emplace(reference.config, options);
     load_weights(*model, reference.model_folder());
   });

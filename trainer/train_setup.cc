@@ -156,6 +156,7 @@ Gemma load_model(const TrainSetup& setup, const RunConfig& config, const fs::pat
   options.activation_checkpointing = config.training.activation_checkpointing == ActivationCheckpointing::kOn;
   std::optional<Gemma> model;
   with_memory_errors_explained({"loading the model"}, [&] {
+    const WeightFiles fit(setup.model_folder, setup.model_config);  // or are refused before room is made for the model
     model.emplace(setup.model_config, options);
     load_weights(*model, setup.model_folder, throw_if_stopped);
     if (lora) model->add_lora(lora_options(config.lora), config.training.seed);

@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
+#include "data/files/file_system.h"
 #include "data/text/chat_template.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/stop_signal.h"
@@ -66,6 +68,19 @@ TEST_F(RunGenerationTest, a_prompt_is_put_into_the_template_and_ready_made_ids_a
   EXPECT_EQ(rows[0].output_ids, rows[1].output_ids);
   EXPECT_EQ(rows[0].output_ids, run(request("Hello"))[0].output_ids);
   EXPECT_LE(rows[0].output_ids.size(), 6u);
+}
+
+TEST_F(RunGenerationTest, weights_that_are_not_what_config_json_says_are_refused_before_there_is_room_for_the_model) {
+  namespace fs = std::filesystem;
+  const fs::path folder = tiny_.files() / "large";
+  fs::copy(tiny_.base_model(), folder);
+  json config = json::parse(read_file(folder / "config.json"));
+  config["hidden_size"] = 1 << 20;
+  config["vocab_size"] = 1 << 24;  // 64 TiB of embeddings, which no machine has
+  tiny_.files().write("large/config.json", config.dump());
+  GenerationRequest asked = request("Hello");
+  asked.model = folder.string();
+  EXPECT_THAT(error_of(asked, ErrorKind::kModel), HasSubstr("model.embed_tokens.weight"));
 }
 
 TEST_F(RunGenerationTest, a_raw_prompt_is_the_whole_text_after_bos) {
