@@ -4,6 +4,7 @@
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <new>
@@ -45,7 +46,7 @@ void copy_to(const std::vector<NamedTensor>& tensors, std::vector<NamedTensor>& 
 
 struct BackgroundSaver::Save {
   TrainState state;
-  SavedCheckpoint saved;
+  CheckpointRecord saved;
   std::exception_ptr failure;
   std::atomic<bool> ended = false;
   Stopwatch watch;
@@ -76,11 +77,12 @@ bool BackgroundSaver::begin(const TrainState& state, const RunTensors& tensors) 
   copy_to(tensors.weights, copy_.weights);
   copy_to(tensors.moments, copy_.moments);
   copy_.random = tensors.random;  // copies already
+  save->saved.waited_seconds = save->watch.seconds();
   save->state = state;
   save->saved.step = state.step;
   const auto write = [this, &save = *save] {
     try {
-      save.saved.folder = checkpointer_.save(save.state, copy_);
+      save.saved.folder = checkpointer_.save(save.state, copy_).string();
       save.saved.seconds = save.watch.seconds();
     } catch (...) {
       save.failure = std::current_exception();
@@ -98,12 +100,14 @@ bool BackgroundSaver::begin(const TrainState& state, const RunTensors& tensors) 
 
 std::optional<int64_t> BackgroundSaver::step() const { return save_ ? std::optional(save_->saved.step) : std::nullopt; }
 
-std::optional<SavedCheckpoint> BackgroundSaver::collect() { return save_ && save_->ended ? wait() : std::nullopt; }
+std::optional<CheckpointRecord> BackgroundSaver::collect() { return save_ && save_->ended ? wait() : std::nullopt; }
 
-std::optional<SavedCheckpoint> BackgroundSaver::wait() {
+std::optional<CheckpointRecord> BackgroundSaver::wait() {
   if (!save_) return std::nullopt;
   const std::unique_ptr<Save> save = std::move(save_);
+  const Stopwatch watch;
   save->thread.join();
+  save->saved.waited_seconds = std::min(save->saved.waited_seconds + watch.seconds(), save->saved.seconds);
   if (save->failure) std::rethrow_exception(save->failure);
   return save->saved;
 }

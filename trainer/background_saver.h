@@ -4,20 +4,14 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
 
 #include "trainer/checkpoint/checkpointer.h"
+#include "trainer/run/run_observer.h"
 
 namespace gemma_sft {
-
-struct SavedCheckpoint {
-  int64_t step = 0;
-  std::filesystem::path folder;
-  double seconds = 0;  // from the start of the copy until it was on disk
-};
 
 // One save at a time. Called from the training thread; while a save is under way the checkpointer, its
 // CheckpointFolders included, belongs to the saver's thread. The copy's memory is kept for the next save, pinned where
@@ -36,9 +30,9 @@ class BackgroundSaver {
   std::optional<int64_t> step() const;
 
   // A save that has ended since: gives it once, or throws what it failed with. Nothing while it is under way.
-  std::optional<SavedCheckpoint> collect();
+  std::optional<CheckpointRecord> collect();
   // The same, and waits for it. Nothing only where none was begun.
-  std::optional<SavedCheckpoint> wait();
+  std::optional<CheckpointRecord> wait();
 
  private:
   struct Save;

@@ -21,8 +21,8 @@ class ObserverGroup : public RunObserver {
   void on_eval(const EvalRecord& record) override {
     for (RunObserver* observer : observers_) observer->on_eval(record);
   }
-  void on_checkpoint(int64_t step, const std::string& folder, double seconds) override {
-    for (RunObserver* observer : observers_) observer->on_checkpoint(step, folder, seconds);
+  void on_checkpoint(const CheckpointRecord& record) override {
+    for (RunObserver* observer : observers_) observer->on_checkpoint(record);
   }
   void on_note(const std::string& message) override {
     for (RunObserver* observer : observers_) observer->on_note(message);

@@ -1,6 +1,7 @@
 #include "trainer/run_saver.h"
 
 #include <exception>
+#include <string>
 #include <utility>
 
 #include "trainer/stopwatch.h"
@@ -22,8 +23,9 @@ void RunSaver::save(const TrainState& state, const RunTensors& tensors, bool goe
     best_ = best_step(state);
     if (options_.in_background && goes_on && begin(state, tensors)) return;
     const Stopwatch watch;
-    const std::filesystem::path folder = checkpointer_.save(state, tensors);
-    announce(SavedCheckpoint{state.step, folder, watch.seconds()});
+    const std::string folder = checkpointer_.save(state, tensors).string();
+    const double seconds = watch.seconds();
+    announce(CheckpointRecord{state.step, folder, seconds, seconds});
   });
 }
 
@@ -55,9 +57,9 @@ void RunSaver::wait_and_warn() {
   }
 }
 
-void RunSaver::announce(const std::optional<SavedCheckpoint>& saved) {
+void RunSaver::announce(const std::optional<CheckpointRecord>& saved) {
   if (!saved) return;
-  observer_.on_checkpoint(saved->step, saved->folder.string(), saved->seconds);
+  observer_.on_checkpoint(*saved);
   folders_.rotate(saved->step, best_);
 }
 

@@ -38,7 +38,7 @@ class RunSaver {
 
  private:
   bool begin(const TrainState& state, const RunTensors& tensors);
-  void announce(const std::optional<SavedCheckpoint>& saved);
+  void announce(const std::optional<CheckpointRecord>& saved);
   std::optional<int64_t> best_step(const TrainState& state) const;
 
   CheckpointFolders& folders_;

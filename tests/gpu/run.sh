@@ -5,7 +5,7 @@
 #   BUILD_DIR    a CUDA build with tests, or what pack.sh made of one; without it ./bootstrap.sh build --cuda and this script make one
 #   --libtorch   a LibTorch 2.11.0 for CUDA 13 to run with, where the build's own is not on this machine
 #   --minutes N  begin no stage later than N minutes after the start (default 13)
-#   --only       of selftest, golden, kernels, sanitizer, trajectories, resume, errors, demo, speed
+#   --only       of selftest, golden, kernels, sanitizer, trajectories, resume, errors, demo, speed, saves
 # A stage that fails does not stop the others. Results: artifacts/gpu/<date>/ with a log a stage and summary.md; the exit code is
 # the number of stages that failed, and 1 where there is no GPU.
 # shellcheck disable=SC2317  # the stages are called by name
@@ -167,11 +167,11 @@ demo() { configs/demo/run.sh "$build/bin" --device cuda; }
 
 # rows LENGTH COUNT: rows of ready-made tokens, every one but the first a target.
 rows() {
-  awk -v length="$1" -v count="$2" 'BEGIN {
+  awk -v tokens="$1" -v count="$2" 'BEGIN {
     srand(1)
     for (row = 1; row <= count; ++row) {
       ids = "2"; mask = "0"
-      for (t = 1; t < length; ++t) { ids = ids "," int(4 + rand() * 800); mask = mask ",1" }
+      for (t = 1; t < tokens; ++t) { ids = ids "," int(4 + rand() * 700); mask = mask ",1" }
       printf "{\"id\": \"row-%d\", \"input_ids\": [%s], \"loss_mask\": [%s]}\n", row, ids, mask
     }
   }'
@@ -209,12 +209,38 @@ speed() {
   "$build/bin/gpu_benchmark" | tee "$out/kernels.txt"
 }
 
+# What checkpoints cost: how long training stood still for them, every 20 steps, saved at once and in the background.
+saves() {
+  local preset=${SPEED_MODEL:-gemma-2b} background
+  make_gemma "$preset"
+  rows 2048 256 >"$work/tokens.jsonl"
+  for background in false true; do
+    sft train --config tests/gpu/speed.yaml --device cuda --data "$work/tokens.jsonl" --set "model.base_model=$work/$preset" \
+      --set training.max_steps=61 --set training.precision=bf16 --set output.checkpoint_every=20 \
+      --set output.keep_checkpoints=1 --set "output.background_save=$background" --output "$work/saves-$background" --quiet
+    cp "$work/saves-$background/run.log" "$out/saves-$background.run.log"
+    awk -v name="$preset bf16, output.background_save: $background" '
+      FILENAME ~ /metrics/ { if (match($0, /"step_seconds": *[0-9.e-]+/)) { split(substr($0, RSTART, RLENGTH), v, ":"); steps += v[2] } next }
+      match($0, /step (20|40): checkpoint .* saved in [0-9.]+ s/) {
+        ++n
+        if (match($0, /stood still [0-9.]+/)) { stood += substr($0, RSTART + 12, RLENGTH - 12) }
+        else { match($0, /saved in [0-9.]+/); stood += substr($0, RSTART + 9, RLENGTH - 9) }
+      }
+      END {
+        if (n != 2) { print "two checkpoints were expected in the log, found " n + 0; exit 1 }
+        printf "%s: training stood still %.2f s a checkpoint, %.1f %% of twenty steps\n", name, stood / n, 100 * stood / n / (steps / 61 * 20)
+      }' "$work/saves-$background/metrics.jsonl" "$work/saves-$background/run.log" | tee -a "$out/speed.txt"
+    rm -rf "$work/saves-$background"
+  done
+}
+
 stage selftest selftest
 stage kernels kernels
 stage golden golden
 stage trajectories trajectories
 stage resume resume
 stage speed speed
+stage saves saves
 stage demo demo
 stage errors errors
 stage sanitizer sanitizer

@@ -95,6 +95,7 @@ TEST_F(BackgroundSaveTest, training_goes_on_while_a_checkpoint_is_written_and_th
   EXPECT_GT(results_of("run").size(), 9u * 3u);
   EXPECT_EQ(lasting_metrics(tiny_.run_folder("run")), lasting_metrics(tiny_.run_folder("waits")));
   EXPECT_THAT(observer_.warnings, IsEmpty());
+  for (const CheckpointRecord& save : observer_.saves) EXPECT_LE(save.waited_seconds, save.seconds) << save.step;
 }
 
 TEST_F(BackgroundSaveTest, a_failure_ends_the_run_at_the_next_step_and_the_checkpoint_before_it_stays) {
@@ -223,7 +224,7 @@ TEST_F(BackgroundSaveTest, without_room_for_a_copy_nothing_is_begun) {
   ++free;
   EXPECT_TRUE(saver.begin({.step = 1}, tensors));
   EXPECT_EQ(saver.step(), 1);
-  EXPECT_EQ(saver.wait()->folder, folders.folder(1));
+  EXPECT_EQ(saver.wait()->folder, folders.folder(1).string());
   free = 0;  // the room of the first copy is kept
   EXPECT_TRUE(saver.begin({.step = 2}, tensors));
   EXPECT_EQ(saver.wait()->step, 2);

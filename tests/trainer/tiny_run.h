@@ -19,13 +19,17 @@ struct RecordingObserver : RunObserver {
   std::vector<StepRecord> steps;
   std::vector<EvalRecord> evaluations;
   std::vector<std::string> checkpoints, notes, warnings;
+  std::vector<CheckpointRecord> saves;
   int64_t first_step = -1, total_steps = -1;
   int finished = 0;
 
   void on_start(int64_t first, int64_t total) override { first_step = first, total_steps = total; }
   void on_step(const StepRecord& record) override { steps.push_back(record); }
   void on_eval(const EvalRecord& record) override { evaluations.push_back(record); }
-  void on_checkpoint(int64_t, const std::string& folder, double) override { checkpoints.push_back(folder); }
+  void on_checkpoint(const CheckpointRecord& record) override {
+    checkpoints.push_back(record.folder);
+    saves.push_back(record);
+  }
   void on_note(const std::string& message) override { notes.push_back(message); }
   void on_warning(const std::string& message) override { warnings.push_back(message); }
   void on_finish() override { ++finished; }

@@ -238,9 +238,9 @@ TEST_F(TrainingFaultsTest, after_a_power_cut_at_any_moment_the_run_continues_fro
   struct Announcer : RunObserver {
     WatchedCalls* watched = nullptr;
     std::map<int64_t, std::map<std::string, FileDigest>> saved;
-    void on_checkpoint(int64_t step, const std::string& checkpoint, double) override {
-      watched->note(std::to_string(step));
-      saved[step] = verify_checkpoint(checkpoint).manifest.value().files;
+    void on_checkpoint(const CheckpointRecord& record) override {
+      watched->note(std::to_string(record.step));
+      saved[record.step] = verify_checkpoint(record.folder).manifest.value().files;
     }
     void on_finish() override { watched->note("finished"); }
   };

@@ -20,7 +20,7 @@ class Reporter : public RunObserver {
   explicit Reporter(int descriptor) : descriptor_(descriptor) {}
   void say(const std::string& line) const { ::dprintf(descriptor_, "%s\n", line.c_str()); }
   void on_start(int64_t first, int64_t) override { say("start " + std::to_string(first)); }
-  void on_checkpoint(int64_t step, const std::string&, double) override { say("saved " + std::to_string(step)); }
+  void on_checkpoint(const CheckpointRecord& record) override { say("saved " + std::to_string(record.step)); }
 
  private:
   int descriptor_;

@@ -147,9 +147,17 @@ void Progress::on_eval(const EvalRecord& record) {
                          record.best ? ", the best so far" : ""));
 }
 
-void Progress::on_checkpoint(int64_t step, const std::string& folder, double seconds) {
+void Progress::on_checkpoint(const CheckpointRecord& record) {
   if (options_.quiet) return;
-  print_line(fmt::format("step {}: checkpoint saved in {:.2f} s: {}", step, seconds, folder));
+  print_line(fmt::format("step {}: checkpoint {}: {}", record.step, describe_save(record), record.folder));
+}
+
+std::string describe_save(const CheckpointRecord& record) {
+  std::string text = fmt::format("saved in {:.2f} s", record.seconds);
+  if (record.waited_seconds < record.seconds) {
+    text += fmt::format(", for which training stood still {:.2f} s", record.waited_seconds);
+  }
+  return text;
 }
 
 void Progress::on_note(const std::string& message) {

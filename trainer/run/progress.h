@@ -32,7 +32,7 @@ class Progress : public RunObserver {
   void on_start(int64_t first_step, int64_t total_steps) override;
   void on_step(const StepRecord& record) override;
   void on_eval(const EvalRecord& record) override;
-  void on_checkpoint(int64_t step, const std::string& folder, double seconds) override;
+  void on_checkpoint(const CheckpointRecord& record) override;
   void on_note(const std::string& message) override;
   void on_warning(const std::string& message) override;
   void on_finish() override;
@@ -53,6 +53,9 @@ class Progress : public RunObserver {
 
 // "42 s", "3 min 07 s", "2 h 05 min", "3 d 04 h"
 std::string format_duration(double seconds);
+
+// "saved in 12.30 s", and with a save in the background ", for which training stood still 0.80 s".
+std::string describe_save(const CheckpointRecord& record);
 // 1234567 -> "1,234,567"
 std::string format_count(int64_t count);
 

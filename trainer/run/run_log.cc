@@ -10,6 +10,8 @@
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/base_sink.h>
 
+#include "trainer/run/progress.h"
+
 namespace gemma_sft {
 namespace {
 
@@ -94,8 +96,9 @@ void RunLog::on_eval(const EvalRecord& record) {
                                                record.eval_loss, record.eval_tokens, record.best ? ", best" : ""));
 }
 
-void RunLog::on_checkpoint(int64_t step, const std::string& folder, double seconds) {
-  state_->log(spdlog::level::info, fmt::format("step {}: checkpoint {} saved in {:.2f} s", step, folder, seconds));
+void RunLog::on_checkpoint(const CheckpointRecord& record) {
+  state_->log(spdlog::level::info,
+              fmt::format("step {}: checkpoint {} {}", record.step, record.folder, describe_save(record)));
 }
 
 void RunLog::on_note(const std::string& message) { state_->log(spdlog::level::info, message); }

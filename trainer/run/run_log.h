@@ -21,7 +21,7 @@ class RunLog : public RunObserver {
   void on_start(int64_t first_step, int64_t total_steps) override;
   void on_step(const StepRecord& record) override;  // the first, the last, and one every ten seconds
   void on_eval(const EvalRecord& record) override;
-  void on_checkpoint(int64_t step, const std::string& folder, double seconds) override;
+  void on_checkpoint(const CheckpointRecord& record) override;
   void on_note(const std::string& message) override;
   void on_warning(const std::string& message) override;
   void on_error(const std::string& message);  // what ends the run; nothing where no line came before

@@ -33,6 +33,14 @@ struct EvalRecord {
   bool best = false;
 };
 
+// One checkpoint that is on disk.
+struct CheckpointRecord {
+  int64_t step = 0;
+  std::string folder = {};
+  double seconds = 0;         // from the start of the save until it was on disk
+  double waited_seconds = 0;  // of those, what training stood still: all, unless output.background_save
+};
+
 // Calls come from the training thread, in order.
 class RunObserver {
  public:
@@ -40,7 +48,7 @@ class RunObserver {
   virtual void on_start(int64_t /*first_step*/, int64_t /*total_steps*/) {}
   virtual void on_step(const StepRecord&) {}
   virtual void on_eval(const EvalRecord&) {}
-  virtual void on_checkpoint(int64_t /*step*/, const std::string& /*folder*/, double /*seconds*/) {}
+  virtual void on_checkpoint(const CheckpointRecord&) {}
   virtual void on_note(const std::string& /*message*/) {}  // for the log and for people
   virtual void on_warning(const std::string& /*message*/) {}
   virtual void on_finish() {}

@@ -74,6 +74,12 @@ TEST(DescribeStep, NeverTakesMoreColumnsThanThereAre) {
   EXPECT_EQ(describe_step(record(12), 48, 65, 30, true, false), "step 12/48  loss 2.3457");
 }
 
+TEST(DescribeSave, TellsHowLongTrainingStoodStill) {
+  EXPECT_EQ(describe_save({.step = 4, .folder = "f", .seconds = 1.234, .waited_seconds = 1.234}), "saved in 1.23 s");
+  EXPECT_EQ(describe_save({.step = 4, .folder = "f", .seconds = 12.3, .waited_seconds = 0.8}),
+            "saved in 12.30 s, for which training stood still 0.80 s");
+}
+
 TEST(Progress, ElsewhereThanOnATerminalThereIsAPlainLineNowAndThen) {
   Screen screen;
   Progress progress(screen.options(false));
@@ -131,7 +137,7 @@ TEST(Progress, QuietShowsWarningsOnly) {
   progress.on_step(record(1));
   progress.on_note("note");
   progress.on_eval({});
-  progress.on_checkpoint(1, "folder", 0.1);
+  progress.on_checkpoint({.step = 1, .folder = "folder", .seconds = 0.1, .waited_seconds = 0.1});
   progress.on_warning("careful");
   EXPECT_THAT(screen.writes, ElementsAre("warning: careful\n"));
 }
