@@ -140,7 +140,7 @@ class SettingsEffectTest : public ::testing::Test {
   // What a run does and leaves, as text.
   std::string footprint(TrainRequest made) {
     std::string text = "folder " + made.place.folder.string() + "\n";
-    text += wants_job_service(made.loaded.config) ? "asks for a job service\n" : "trains here\n";
+    text += goes_to_job_service({}, made.loaded.config) ? "asks for a job service\n" : "trains here\n";
     RecordingObserver observer;
     std::atomic<bool> stalled = false;
     made.on_stall = [&](const std::string&) { stalled = true; };
