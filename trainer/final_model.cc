@@ -102,7 +102,6 @@ RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& 
         options.dtype = config.output.model_dtype.value_or(files_dtype(setup.model_folder));
         return export_model(model, setup.model_folder, destination, files, options);
       });
-  write_completion(request.place.folder, completion, files);
   return completion;
 }
 

@@ -30,9 +30,9 @@ void remove_left_overs(const std::filesystem::path& destination, FileSystem& fil
 // What an adapter says its base is: the hub id, or where the folder is.
 std::string base_model_name(const std::string& configured, const std::filesystem::path& model_folder);
 
-// final_model/ of a run that is over, from the last step or, with evaluation.keep_best, from the best one; then
-// completed.json. Throws StopRequested when a stop signal comes before all of it is written; nothing is left of it
-// then.
+// final_model/ of a run that is over, from the last step or, with evaluation.keep_best, from the best one; gives what
+// completed.json is to say. Throws StopRequested when a stop signal comes before all of it is written; nothing is left
+// of it then.
 RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& setup, const TrainState& state,
                                  const CheckpointFolders& checkpoints, Gemma& model, FileSystem& files,
                                  RunObserver& observer);

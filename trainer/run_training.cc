@@ -302,6 +302,7 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
       completion = export_final_model(request, setup, state, checkpoints, model, files, observer);
     });
     write_run_description(folder, request, setup, "finished", files);
+    write_completion(folder, completion, files);  // the last file: with it the run is left alone
     observer.on_finish();
     return completed(request, completion, completion.early_stopped ? RunOutcome::kEarlyStopped : RunOutcome::kFinished);
   } catch (const StopRequested&) {

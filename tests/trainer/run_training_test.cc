@@ -13,6 +13,7 @@
 #include "data/files/file_system.h"
 #include "data/files/safetensors.h"
 #include "tests/testing/failing_file_system.h"
+#include "tests/testing/hooked_file_system.h"
 #include "tests/trainer/send_signal.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/stop_signal.h"
@@ -74,6 +75,16 @@ TEST_F(RunTrainingTest, leaves_what_the_documentation_says) {
   EXPECT_EQ(observer_.total_steps, 18);
   EXPECT_EQ(observer_.finished, 1);
   EXPECT_EQ(observer_.checkpoints.size(), 9u);
+}
+
+// With it a run is left alone, so that nothing may be missing then, nor half written.
+TEST_F(RunTrainingTest, completed_json_is_the_last_file_that_is_written) {
+  std::vector<std::string> created;
+  HookedFileSystem files([&](const fs::path& path) { created.push_back(path.filename().string()); });
+  run_training(tiny_.request({"training.max_steps=2"}), files, {});
+  ASSERT_FALSE(created.empty());
+  EXPECT_THAT(created.back(), HasSubstr("completed.json"));
+  EXPECT_THAT(read_file(tiny_.run_folder() / "run_manifest.json"), HasSubstr("finished"));
 }
 
 TEST_F(RunTrainingTest, a_base_with_tokenizer_json_alone_trains_alike_and_keeps_its_files) {
