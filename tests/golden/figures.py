@@ -36,6 +36,10 @@ def triple(ours, tolerance, floor):
     return "%.1e / %.1e / %.1e" % (ours, tolerance, floor)
 
 
+def weakest(details, tolerance):
+    return "%s, %.0f" % min(((key, value / tolerance) for key, value in details.items()), key=lambda pair: pair[1])
+
+
 def table(title, header, rows):
     print("\n%s\n\n| Case | %s |\n|%s" % (title, " | ".join(header), "---|" * (len(header) + 1)))
     for name, cells in rows:
@@ -57,7 +61,7 @@ def main():
           [(name, [triple(larger(found[name][forward], key), case["tolerances"][key], case["noise_floor"][key])
                    for key in ("logits_abs", "loss_abs", "grad_rel")] +
             ["%.1e / 1e-5" % found[name]["PackedEqualsPaddedTokenByToken"]["logprob_abs"]] +
-            ["%s, %.0f" % min(((key, value / case["tolerances"]["logits_abs"]) for key, value in case["details"].items()), key=lambda p: p[1])])
+            [weakest(case["details"], case["tolerances"]["logits_abs"])])
            for name, case in cases.items()])
     for kind, test, prefix in (("training", "TwentyStepsEqualTheReference", True),
                                ("lora", "TwentyStepsOfAnAdapterAndItsMergedModelEqualTheReference", False)):
@@ -66,9 +70,11 @@ def main():
             value = lambda key: larger(numbers, key) if prefix else numbers[key]
             keys = ["loss_abs", "grad_norm_rel", "weights_abs"] + ([] if prefix else ["merged_logits_abs"])
             return [triple(value(key), facts["tolerances"][key], facts["noise_floor"][key]) for key in keys] + (
-                [] if prefix else ["%.1e / 1e-4" % numbers["merged_against_adapter"]])
-        table("Twenty steps of %s: our error / tolerance / noise floor." % ("all weights" if prefix else "an adapter"),
-              ["losses", "norms", "weights"] + ([] if prefix else ["merged logits", "merged against adapter"]),
+                [] if prefix else ["%.1e / 1e-4" % numbers["merged_against_adapter"]]) + [
+                weakest(facts["details"], facts["tolerances"]["weights_abs"])]
+        table("Twenty steps of %s: our error / tolerance / noise floor; last, the detail that moves the weights least, in "
+              "tolerances." % ("all weights" if prefix else "an adapter"),
+              ["losses", "norms", "weights"] + ([] if prefix else ["merged logits", "merged against adapter"]) + ["weakest detail"],
               [(name, cells(name, case)) for name, case in cases.items()])
     test = "Bf16CostsWhatItCostsTheReference"
     table("bf16 against the reference in fp32: ours in bf16, ours in bf16_mixed / bound / transformers in pure bf16.",

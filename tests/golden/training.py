@@ -106,16 +106,19 @@ def largest_move(a, b):
     return max((a[name] - b[name]).abs().max().item() for name in b)
 
 
-def floors_of(moved, run):
-    """How far losses, norms and weights move when the start does."""
+def floors_of(moved_runs, run):
+    """How far losses, norms and weights move when the start does: the farthest of several runs."""
     losses, norms, _, weights = run
-    moved_losses, moved_norms, _, moved_weights = moved
     eps = torch.finfo(torch.float32).eps
-    # One coin toss can leave a number where it was: at least a unit in the last place of the largest.
-    return {"loss_abs": max((moved_losses - losses).abs().max().item(), eps * losses.max().item()),
-            "grad_norm_rel": max(((moved_norms - norms) / norms).abs().max().item(), eps),
-            "weights_abs": max(largest_move(moved_weights, weights),
-                               eps * max(tensor.abs().max().item() for tensor in weights.values()))}
+    # Coins can leave a number where it was: at least a unit in the last place of the largest.
+    floors = {"loss_abs": eps * losses.max().item(), "grad_norm_rel": eps,
+              "weights_abs": eps * max(tensor.abs().max().item() for tensor in weights.values())}
+    for moved_losses, moved_norms, _, moved_weights in moved_runs:
+        moves = {"loss_abs": (moved_losses - losses).abs().max().item(),
+                 "grad_norm_rel": ((moved_norms - norms) / norms).abs().max().item(),
+                 "weights_abs": largest_move(moved_weights, weights)}
+        floors = {key: max(floor, moves[key]) for key, floor in floors.items()}
+    return floors
 
 
 def text_weights(model, is_text):
@@ -128,14 +131,14 @@ def clipped_steps(run, settings):
     return biting
 
 
-def full_run(load, moved_by_one_ulp, is_text, rows, settings, seed):
+def full_run(load, moved_by_one_ulp, is_text, rows, settings, coins):
     """load() gives a fresh model. -> tensors of training.safetensors, floors, what each detail moves."""
     def run(model, **options):
         records = train(model, rows, {**settings, **options.pop("settings", {})}, **options)
         return (*records, text_weights(model, is_text))
 
     result = run(load())
-    floors = floors_of(run(moved_by_one_ulp(load(), seed)), result)
+    floors = floors_of([run(moved_by_one_ulp(load(), coin)) for coin in coins], result)
     floors["clipped_steps"] = clipped_steps(result, settings)
     details = {
         "mean_over_all_targets": run(load(), mean_of_means=True),
@@ -178,12 +181,12 @@ def make_adapter(load, options, base_name, folder, seed):
     (folder / "adapter_config.json").write_text(json.dumps(written, indent=2) + "\n")
 
 
-def lora_run(load, moved_by_one_ulp, logits_of, logits_moved, rows, batch, settings, folder, seed):
+def lora_run(load, moved_by_one_ulp, logits_of, logits_moved, rows, batch, settings, folder, coins):
     """From the adapter in `folder`. -> tensors of lora.safetensors, floors, what each detail moves."""
-    def run(base, change=None, moved=False, **options):
+    def run(base, change=None, coin=None, **options):
         model = peft.PeftModel.from_pretrained(base, folder, is_trainable=True)
-        if moved:
-            model = moved_by_one_ulp(model, seed)
+        if coin is not None:
+            model = moved_by_one_ulp(model, coin)
         if change:
             change(model)
         records = train(model, rows, {**settings, **options})
@@ -193,10 +196,10 @@ def lora_run(load, moved_by_one_ulp, logits_of, logits_moved, rows, batch, setti
         return (*records, weights), merged
 
     result, merged = run(load())
-    moved, moved_merged = run(load(), moved=True)
-    floors = floors_of(moved, result)
+    moved = [run(load(), coin=coin) for coin in coins]
+    floors = floors_of([records for records, _ in moved], result)
     floors["clipped_steps"] = clipped_steps(result, settings)
-    floors["merged_logits_abs"] = logits_moved(moved_merged, merged, batch["lengths"])
+    floors["merged_logits_abs"] = max(logits_moved(of_moved, merged, batch["lengths"]) for _, of_moved in moved)
 
     def drop_scale(model):
         for module in model.modules():
