@@ -1,5 +1,9 @@
 #include "trainer/run_tensors.h"
 
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+
+#include "configs/error.h"
 #include "model/finite.h"
 #include "trainer/device.h"
 
@@ -47,7 +51,14 @@ void set_random_states(c10::Device device, const std::vector<NamedTensor>& state
 void restore_checkpoint(const std::filesystem::path& checkpoint, Gemma& model, Optimizer& optimizer) {
   RunTensors tensors = run_tensors(model, optimizer);
   read_checkpoint(checkpoint, tensors);
-  set_random_states(model.options().device, tensors.random);
+  try {
+    set_random_states(model.options().device, tensors.random);
+  } catch (const c10::Error& error) {
+    throw Error(ErrorKind::kCheckpoint,
+                fmt::format("{}: holds no state of a random number generator: {}; move it away to continue from an "
+                            "earlier one",
+                            checkpoint.string(), error.what_without_backtrace()));
+  }
 }
 
 }  // namespace gemma_sft

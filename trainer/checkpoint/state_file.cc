@@ -9,6 +9,7 @@
 #include "configs/choice_names.h"
 #include "configs/error.h"
 #include "configs/load_config.h"
+#include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/checkpoint/json_document.h"
 
 namespace gemma_sft {
@@ -33,24 +34,32 @@ Precision precision_of(const std::string& name) {
   throw std::invalid_argument("precision: " + name);
 }
 
+// A count of steps, or of what comes at most once a step: no more than the run has made.
+int64_t count_up_to(int64_t step, const json& value, const char* field) {
+  const int64_t count = whole_number(value, field);
+  if (count <= step) return count;
+  throw Error(ErrorKind::kCheckpoint,
+              fmt::format("{}: expected at most {}, as many as there were steps, found {}", field, step, count));
+}
+
 SavedState parse(const json& document) {
   SavedState saved;
   TrainState& state = saved.state;
   state.step = whole_number(document.at("step"), "step");
   const json& cursor = document.at("cursor");
-  state.cursor = {.epoch = whole_number(cursor.at("epoch"), "epoch"),
-                  .step_in_epoch = whole_number(cursor.at("step_in_epoch"), "step_in_epoch"),
+  state.cursor = {.epoch = count_up_to(state.step, cursor.at("epoch"), "epoch"),
+                  .step_in_epoch = count_up_to(state.step, cursor.at("step_in_epoch"), "step_in_epoch"),
                   .position = whole_number(cursor.at("position"), "position")};
   state.epoch = document.at("epoch").get<double>();
   state.last_loss = number_or_nothing(document.at("last_loss"));
   state.last_eval_loss = number_or_nothing(document.at("last_eval_loss"));
   if (const json& best = document.at("best"); !best.is_null()) {
-    state.best = BestEvaluation{whole_number(best.at("step"), "step"), best.at("loss").get<double>()};
+    state.best = BestEvaluation{count_up_to(state.step, best.at("step"), "best.step"), best.at("loss").get<double>()};
   }
-  state.evaluated_step = whole_number(document.at("evaluated_step"), "evaluated_step");
+  state.evaluated_step = count_up_to(state.step, document.at("evaluated_step"), "evaluated_step");
   state.evaluations_without_improvement =
-      whole_number(document.at("evaluations_without_improvement"), "evaluations_without_improvement");
-  state.skipped_in_a_row = whole_number(document.at("skipped_in_a_row"), "skipped_in_a_row");
+      count_up_to(state.step, document.at("evaluations_without_improvement"), "evaluations_without_improvement");
+  state.skipped_in_a_row = count_up_to(state.step, document.at("skipped_in_a_row"), "skipped_in_a_row");
 
   const json& made_from = document.at("made_from");
   RunOrigin& origin = saved.origin;
@@ -104,6 +113,11 @@ SavedState read_saved_state(const fs::path& checkpoint) {
   try {
     const json document = read_json_document(path);
     SavedState saved = parse(document);
+    const auto step = step_of_checkpoint_name(checkpoint.filename().string());
+    if (step && *step != saved.state.step) {
+      throw Error(ErrorKind::kCheckpoint,
+                  fmt::format("{}: says step {}, the folder's name does not", kStateFileName, saved.state.step));
+    }
     LoadOptions nothing_else;  // the file as it was resolved then: no environment, no .env
     nothing_else.environment = [](const std::string&) { return std::nullopt; };
     nothing_else.dotenv = checkpoint / "no-such-file";
@@ -113,7 +127,9 @@ SavedState read_saved_state(const fs::path& checkpoint) {
     saved.origin.config.model.base_model = document.at("made_from").at("base_model").get<std::string>();
     return saved;
   } catch (const std::exception& error) {
-    throw Error(ErrorKind::kCheckpoint, fmt::format("{}: cannot be read: {}", checkpoint.string(), error.what()));
+    throw Error(ErrorKind::kCheckpoint,
+                fmt::format("{}: cannot be read: {}; move it away to continue from an earlier one", checkpoint.string(),
+                            error.what()));
   }
 }
 

@@ -100,6 +100,23 @@ TEST_F(CheckpointerTest, tensors_of_another_model_are_refused) {
   }
 }
 
+TEST_F(CheckpointerTest, bytes_that_are_no_random_state_are_refused) {
+  Trained one(tiny_, true);
+  const fs::path checkpoint = save(one);
+  const fs::path file = checkpoint / "random.safetensors";
+  const SafetensorsFile saved(file);
+  const TensorInfo cpu = *saved.find("cpu");
+  const std::vector<uint8_t> junk(cpu.bytes(), 0xff);
+  write_safetensors(real_file_system(), file, {{"cpu", cpu.dtype, cpu.shape, [&] { return junk.data(); }}});
+  try {
+    restore(one, checkpoint);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+    EXPECT_THAT(error.what(), HasSubstr("holds no state of a random number generator"));
+  }
+}
+
 TEST_F(CheckpointerTest, room_for_everything_is_asked_for_before_the_first_byte) {
   Trained one(tiny_, true);
   FailingFileSystem watched;

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <utility>
 
 #include "configs/error.h"
 #include "configs/load_config.h"
@@ -89,6 +91,37 @@ TEST_F(StateFileTest, absent_values_stay_absent) {
 TEST_F(StateFileTest, a_loss_that_is_not_a_number_is_kept_as_none) {
   state_.last_loss = std::nan("");
   EXPECT_FALSE(round_trip().state.last_loss);
+}
+
+TEST_F(StateFileTest, numbers_that_no_run_can_have_are_refused_by_name) {
+  round_trip();
+  const TrainState good = state_;
+  const auto refusal = [&](const TrainState& state) {
+    files_.write("checkpoint-17/state.json", state_json(state, origin_));
+    try {
+      read_saved_state(files_ / "checkpoint-17");
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  const std::pair<std::function<void(TrainState&)>, const char*> changes[] = {
+      {[](TrainState& state) { state.step = 18; }, "state.json: says step 18, the folder's name does not"},
+      {[](TrainState& state) { state.cursor.epoch = INT64_MAX; }, "epoch: expected at most 17"},
+      {[](TrainState& state) { state.cursor.step_in_epoch = 18; }, "step_in_epoch: expected at most 17"},
+      {[](TrainState& state) { state.best->step = 18; }, "best.step: expected at most 17"},
+      {[](TrainState& state) { state.evaluated_step = 18; }, "evaluated_step: expected at most 17"},
+      {[](TrainState& state) { state.skipped_in_a_row = 18; }, "skipped_in_a_row: expected at most 17"},
+      {[](TrainState& state) { state.evaluations_without_improvement = 18; },
+       "evaluations_without_improvement: expected at most 17"}};
+  for (const auto& [change, message] : changes) {
+    TrainState state = good;
+    change(state);
+    EXPECT_NE(refusal(state).find(message), std::string::npos) << refusal(state);
+    EXPECT_NE(refusal(state).find("move it away"), std::string::npos) << refusal(state);
+  }
+  EXPECT_EQ(refusal(good), "no error");
 }
 
 TEST_F(StateFileTest, a_file_without_a_field_is_an_error_that_names_the_checkpoint) {
