@@ -1,34 +1,15 @@
-// The contract of README.md over HTTP: which calls are tried again, what is sent where, what an answer means.
-//
-// The key goes to the origin of base_url and nowhere else. A job is submitted at most once (see submit).
+// The contract of README.md over HTTP. A job is submitted at most once (see submit); how one call is made is
+// service_caller.h.
 #pragma once
 
-#include <memory>
-#include <random>
+#include <functional>
+#include <optional>
 #include <string>
 
-#include "trainer/tunix/clock.h"
-#include "trainer/tunix/http_transport.h"
 #include "trainer/tunix/job_client.h"
-#include "trainer/tunix/retry.h"
-#include "trainer/tunix/service_errors.h"
-#include "trainer/tunix/service_json.h"
-#include "trainer/tunix/service_text.h"
+#include "trainer/tunix/service_caller.h"
 
 namespace gemma_sft {
-
-struct HttpJobClientOptions {
-  std::string base_url = "https://api.tunix.ai/v1";
-  std::string key;
-  std::string key_origin = "TUNIX_API_KEY";
-  double retry_seconds = 300;  // how long a call is tried again
-  uint64_t seed = 0;           // of the delays
-  ServiceContext context = {};
-};
-
-// Throws Error(kUsage) unless it is https, or http to this machine, without a name or password in it. Gives it without
-// a '/' at the end.
-std::string require_base_url(const std::string& url);
 
 class HttpJobClient : public JobClient {
  public:
@@ -54,24 +35,9 @@ class HttpJobClient : public JobClient {
   void download(const std::string& id, const Artifact& artifact, ArtifactSink& sink) override;
 
  private:
-  struct Call;
-  HttpRequest make_request(HttpMethod method, const std::string& path) const;
-  HttpResponse send_once(HttpRequest request, const Call& call);
-  HttpResponse call(const HttpRequest& request, const Call& call);
-  [[noreturn]] void fail(const HttpResponse& response, const Call& call) const;
-  [[noreturn]] void give_up(const std::string& problem, const Retry& retry, const Call& call) const;
-  bool passes(const HttpResponse& response) const;
-  void require_passing(const TransportFailure& failure) const;
-  std::optional<double> retry_after(const HttpResponse& response) const;
   std::optional<Job> find_submitted(const JobSpec& spec);
-  uint64_t uploaded_bytes(const std::string& path);
 
-  HttpTransport& transport_;
-  Clock& clock_;
-  HttpJobClientOptions options_;
-  HttpOrigin origin_;
-  ServiceText text_;
-  std::mt19937_64 random_;
+  ServiceCaller caller_;
 };
 
 }  // namespace gemma_sft

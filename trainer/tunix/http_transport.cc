@@ -59,6 +59,23 @@ std::optional<HttpOrigin> find_origin(std::string_view url) {
   return origin;
 }
 
+std::string percent_encoded(std::string_view text, std::string_view kept) {
+  std::string result;
+  for (const char c : text) {
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
+                       c == '.' || c == '_' || c == '~' || kept.find(c) != std::string_view::npos;
+    result += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return result;
+}
+
+std::optional<uint64_t> parse_header_number(std::string_view text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
 std::string resolve_location(const std::string& base, const std::string& location) {
   if (location.starts_with("//")) return base.substr(0, base.find("://") + 1) + location;
   if (!location.starts_with("/")) return location;

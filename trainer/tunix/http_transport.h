@@ -81,6 +81,12 @@ struct HttpOrigin {
 };
 std::optional<HttpOrigin> find_origin(std::string_view url);
 
+// Text as a part of an address; bytes in `kept` stay what they are.
+std::string percent_encoded(std::string_view text, std::string_view kept = "");
+
+// The number that a header holds, and nothing else beside it.
+std::optional<uint64_t> parse_header_number(std::string_view text);
+
 // `location` as an address, where it is a path on `base`'s server.
 std::string resolve_location(const std::string& base, const std::string& location);
 
