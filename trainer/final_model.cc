@@ -5,8 +5,10 @@
 
 #include <vector>
 
+#include "configs/error.h"
 #include "data/files/digest_list.h"
 #include "model/weights.h"
+#include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/run_tensors.h"
 #include "trainer/stop_signal.h"
 #include "trainer/training_progress.h"
@@ -88,7 +90,15 @@ RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& 
       .final_eval_loss = state.last_eval_loss,
       .final_model = {}};
   if (from_best) {
-    read_checkpoint_weights(checkpoints.folder(completion.model_step), trained_weights(model));
+    // Verified when it was found or written, which may be days ago.
+    const CheckpointVerdict best = verify_checkpoint(checkpoints.folder(completion.model_step), request.place.id);
+    if (!best.manifest) {
+      throw Error(ErrorKind::kCheckpoint,
+                  fmt::format("{}: the best checkpoint can no longer be used: {}; restore it from a copy, or start the "
+                              "same command again to export the last step",
+                              best.folder.string(), best.problem));
+    }
+    read_checkpoint_weights(best.folder, trained_weights(model));
     observer.on_note(fmt::format("final_model is from the best checkpoint, of step {}", completion.model_step));
   }
   completion.final_model =

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
@@ -300,6 +301,44 @@ TEST_F(RunTrainingTest, the_best_checkpoint_is_kept_and_becomes_the_final_model)
     exported.read(*exported.find(tensor.name), two.data());
     EXPECT_EQ(one, two) << tensor.name;
   }
+}
+
+TEST_F(RunTrainingTest, a_best_checkpoint_that_went_bad_while_the_run_went_on_becomes_no_final_model) {
+  std::string rows;
+  for (int i = 0; i < 4; ++i)
+    rows += R"({"prompt": "What is this?", "response": "Zebra ZEBRA [{(~|"})"
+            "\n";
+  tiny_.files().write("validation.jsonl", rows);
+  // Flips a bit of the best checkpoint's weights when the last step is done.
+  struct : RecordingObserver {
+    fs::path run;
+    int64_t best_step = 0;
+    void on_eval(const EvalRecord& record) override {
+      if (record.best) best_step = record.step;
+    }
+    void on_step(const StepRecord& record) override {
+      if (record.step != 30) return;
+      const fs::path file = run / ("checkpoint-" + std::to_string(best_step)) / "model.safetensors";
+      std::string bytes = read_file(file);
+      bytes[bytes.size() - 100] ^= 1;
+      std::ofstream(file, std::ios::binary) << bytes;
+    }
+  } vandal;
+  vandal.run = tiny_.run_folder();
+  const TrainRequest request = tiny_.request(
+      {"dataset.validation_path=" + (tiny_.files() / "validation.jsonl").string(), "training.max_steps=30",
+       "evaluation.every=2", "evaluation.keep_best=true", "output.checkpoint_every=0", "output.keep_checkpoints=1"});
+  try {
+    run_training(request, real_file_system(), {&vandal});
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+    EXPECT_THAT(error.what(), HasSubstr("checkpoint-" + std::to_string(vandal.best_step) + ": the best checkpoint"));
+    EXPECT_THAT(error.what(), HasSubstr("model.safetensors: SHA-256 is "));
+  }
+  EXPECT_FALSE(fs::exists(tiny_.run_folder() / "final_model"));
+  EXPECT_EQ(train_on(request).outcome, RunOutcome::kFinished);
+  EXPECT_THAT(observer_.warnings, Contains(HasSubstr("the best checkpoint so far")));
 }
 
 // Puts a number that is not finite into the base model.
