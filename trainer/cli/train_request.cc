@@ -11,6 +11,7 @@
 #include "configs/configured_path.h"
 #include "configs/environment.h"
 #include "configs/error.h"
+#include "data/files/input_file.h"
 #include "model/gemma_config.h"
 #include "model/hub_cache.h"
 #include "trainer/checkpoint/checkpoint_format.h"
@@ -42,6 +43,15 @@ std::vector<fs::path> checkpoint_folders_newest_first(const fs::path& run_folder
   std::vector<fs::path> folders;
   for (const int64_t step : steps) folders.push_back(run_folder / checkpoint_name(step));
   return folders;
+}
+
+// A folder, a pipe or a device is no data set; a file that may not be read is not yet one.
+void require_readable(const fs::path& file) {
+  try {
+    const InputFile readable(file);
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kData, error.what());
+  }
 }
 
 }  // namespace
@@ -79,12 +89,16 @@ DatasetPlaces find_dataset(const LoadedConfig& loaded) {
                             "working directory or at a folder above the configuration file)",
                             *dataset.data_path));
   }
-  if (dataset.validation_path && !find_configured_path(*dataset.validation_path, config_file)) {
+  if (places.rows.found) require_readable(*places.rows.found);
+  if (!dataset.validation_path) return places;
+  const std::optional<fs::path> validation = find_configured_path(*dataset.validation_path, config_file);
+  if (!validation) {
     throw Error(ErrorKind::kData,
                 fmt::format("Data file not found: {}; check dataset.validation_path (relative paths start "
                             "at the working directory or at a folder above the configuration file)",
                             *dataset.validation_path));
   }
+  require_readable(*validation);
   return places;
 }
 

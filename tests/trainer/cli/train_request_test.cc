@@ -55,6 +55,14 @@ TEST_F(TrainRequestTest, ANamedDataFileMustBeThereAndRowsOfAManifestNeedNot) {
   made = arguments(base() + "dataset: {data_path: rows.jsonl, validation_path: none.jsonl}\n");
   EXPECT_THAT(refusal([&] { find_dataset(make_train_request(made).loaded); }).message,
               HasSubstr("Data file not found: none.jsonl"));
+
+  for (const char* data : {"{data_path: folder}", "{data_path: rows.jsonl, validation_path: folder}"}) {
+    dir_.write("folder/rows.jsonl", "");
+    made = arguments(base() + "dataset: " + data + "\n");
+    gone = refusal([&] { find_dataset(make_train_request(made).loaded); });
+    EXPECT_EQ(gone.kind, ErrorKind::kData);
+    EXPECT_THAT(gone.message, HasSubstr("folder: expected a regular file, found a folder"));
+  }
 }
 
 TEST_F(TrainRequestTest, ATunixSectionMeansTheJobServiceUnlessTheBackendIsNamed) {
