@@ -7,6 +7,7 @@
 
 #include "configs/error.h"
 #include "data/files/digest_list.h"
+#include "data/files/folder_entry.h"
 #include "model/weights.h"
 #include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/run_tensors.h"
@@ -62,10 +63,10 @@ std::map<std::string, std::string> write_folder(
 
 void remove_left_overs(const fs::path& destination, FileSystem& files) {
   std::vector<fs::path> left_over;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder_of(destination))) {
-    const std::string name = entry.path().filename().string();
+  for (const fs::path& path : list_folder(folder_of(destination))) {
+    const std::string name = path.filename().string();
     const std::string prefix = hidden_prefix(destination);
-    if (name.starts_with(prefix + "new-") || name.starts_with(prefix + "old-")) left_over.push_back(entry.path());
+    if (name.starts_with(prefix + "new-") || name.starts_with(prefix + "old-")) left_over.push_back(path);
   }
   for (const fs::path& path : left_over) files.remove_tree(path);
 }

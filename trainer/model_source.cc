@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "configs/load_config.h"
+#include "data/files/folder_entry.h"
 #include "data/files/sha256.h"
 #include "model/hub_cache.h"
 #include "model/weight_files.h"
@@ -55,8 +56,8 @@ LoraOptions lora_options(const LoraSection& lora) {
 
 std::string model_sha256(const fs::path& folder, const std::function<void()>& before_block) {
   std::vector<fs::path> paths = {folder / "config.json"};
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
+  for (const fs::path& path : list_folder(folder)) {
+    if (path.extension() == ".safetensors") paths.push_back(path);
   }
   std::sort(paths.begin() + 1, paths.end());
   Sha256 digest;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "configs/error.h"
+#include "data/files/folder_entry.h"
 #include "model/adapter_config.h"
 #include "model/hub_cache.h"
 #include "model/weights.h"
@@ -38,11 +39,11 @@ fs::path find_source(const fs::path& input) {
   if (!fs::exists(input)) throw Error(ErrorKind::kModel, fmt::format("{}: not found", input.string()));
   std::optional<fs::path> newest;
   int64_t newest_step = -1;
-  for (const fs::directory_entry& entry : fs::directory_iterator(input)) {
-    if (!step_of_checkpoint_name(entry.path().filename().string())) continue;
-    const CheckpointVerdict verdict = verify_checkpoint(entry.path());
+  for (const fs::path& path : list_folder(input)) {
+    if (!step_of_checkpoint_name(path.filename().string())) continue;
+    const CheckpointVerdict verdict = verify_checkpoint(path);
     if (!verdict.manifest || verdict.manifest->step <= newest_step) continue;
-    newest = entry.path();
+    newest = path;
     newest_step = verdict.manifest->step;
   }
   if (newest) return *newest;

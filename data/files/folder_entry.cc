@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <new>
 #include <system_error>
 
 #include "configs/error.h"
+#include "data/files/file_system.h"
 #include "data/files/utf8.h"
 
 namespace gemma_sft {
@@ -34,6 +36,17 @@ bool is_inside(const fs::path& path, const fs::path& root) {
 }
 
 }  // namespace
+
+std::vector<fs::path> list_folder(const fs::path& folder) {
+  std::vector<fs::path> paths;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    paths.push_back(entry->path());
+  }
+  if (error == std::errc::not_enough_memory) throw std::bad_alloc();
+  if (error && error != std::errc::no_such_file_or_directory) throw file_error("list", folder, error.value());
+  return paths;
+}
 
 bool has_folder_entry(const fs::path& folder, const std::string& name) {
   if (!is_plain_name(name)) fail(folder, fmt::format("{} is not the name of a file", quoted_excerpt(name)));

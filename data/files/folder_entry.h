@@ -1,10 +1,16 @@
-// A file of a folder that came from elsewhere, such as a model's: it must lie where it says.
+// What is in a folder: everything, or a file of one that came from elsewhere, such as a model's, which must lie where
+// it says.
 #pragma once
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace gemma_sft {
+
+// Paths of all entries of a folder, in no order; none where there is no such folder. Throws Error(kIo) where it cannot
+// be listed, so that nobody takes what is there for absent, and std::bad_alloc.
+std::vector<std::filesystem::path> list_folder(const std::filesystem::path& folder);
 
 // Whether `folder`/`name` is there and may be read. False: there is nothing of that name. `folder` may be a link, it is
 // what the user named; `name` is one plain name, and where it is a symbolic link it must lead to a file inside the

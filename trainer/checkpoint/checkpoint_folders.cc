@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "configs/error.h"
+#include "data/files/folder_entry.h"
 
 namespace gemma_sft {
 namespace {
@@ -48,8 +49,8 @@ void CheckpointFolders::open() {
 // back names whose files are gone.
 void CheckpointFolders::recover() {
   std::vector<fs::path> left_over;
-  for (const fs::directory_entry& entry : fs::directory_iterator(run_folder_)) {
-    if (entry.path().filename().string().starts_with(kHiddenPrefix)) left_over.push_back(entry.path());
+  for (const fs::path& path : list_folder(run_folder_)) {
+    if (path.filename().string().starts_with(kHiddenPrefix)) left_over.push_back(path);
   }
   if (left_over.empty()) return;
   for (const fs::path& path : left_over) {

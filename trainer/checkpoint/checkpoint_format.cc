@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
+#include "data/files/folder_entry.h"
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
 #include "trainer/checkpoint/json_document.h"
@@ -85,8 +86,8 @@ CheckpointManifest verify_or_reject(const fs::path& folder) {
   if (folder.filename() != checkpoint_name(manifest.step)) {
     throw Rejected(fmt::format("manifest.json: says step {}, the folder's name does not", manifest.step));
   }
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
+  for (const fs::path& path : list_folder(folder)) {
+    const std::string name = path.filename().string();
     if (name != kCheckpointManifestName && !manifest.files.contains(name)) {
       throw Rejected(fmt::format("{}: is not named in the manifest", name));
     }
@@ -140,10 +141,8 @@ CheckpointVerdict verify_checkpoint(const fs::path& folder, const std::optional<
 
 std::vector<CheckpointVerdict> find_checkpoints(const fs::path& run_folder, const std::string& run_id) {
   std::vector<CheckpointVerdict> verdicts;
-  std::error_code no_folder;
-  for (const fs::directory_entry& entry : fs::directory_iterator(run_folder, no_folder)) {
-    if (!step_of_checkpoint_name(entry.path().filename().string())) continue;
-    verdicts.push_back(verify_checkpoint(entry.path(), run_id));
+  for (const fs::path& path : list_folder(run_folder)) {
+    if (step_of_checkpoint_name(path.filename().string())) verdicts.push_back(verify_checkpoint(path, run_id));
   }
   std::sort(verdicts.begin(), verdicts.end(), [](const CheckpointVerdict& a, const CheckpointVerdict& b) {
     if (a.manifest.has_value() != b.manifest.has_value()) return a.manifest.has_value();

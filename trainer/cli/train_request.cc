@@ -11,6 +11,7 @@
 #include "configs/configured_path.h"
 #include "configs/environment.h"
 #include "configs/error.h"
+#include "data/files/folder_entry.h"
 #include "data/files/input_file.h"
 #include "model/gemma_config.h"
 #include "model/hub_cache.h"
@@ -35,9 +36,8 @@ void require_local_place(const TrainRequest& request) {
 
 std::vector<fs::path> checkpoint_folders_newest_first(const fs::path& run_folder) {
   std::vector<int64_t> steps;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(run_folder, error)) {
-    if (const auto step = step_of_checkpoint_name(entry.path().filename().string())) steps.push_back(*step);
+  for (const fs::path& path : list_folder(run_folder)) {
+    if (const auto step = step_of_checkpoint_name(path.filename().string())) steps.push_back(*step);
   }
   std::sort(steps.begin(), steps.end(), std::greater<>());
   std::vector<fs::path> folders;

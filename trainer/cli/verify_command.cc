@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "configs/error.h"
+#include "data/files/folder_entry.h"
 #include "model/export_check.h"
 #include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/cli/front_end_commands.h"
@@ -36,8 +37,8 @@ Folders find_folders(const fs::path& folder) {
     return {{folder}, {}};
   if (is_exported_folder(folder)) return {{}, {folder}};
   std::map<int64_t, fs::path> by_step;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    if (const auto step = step_of_checkpoint_name(entry.path().filename().string())) by_step[*step] = entry.path();
+  for (const fs::path& path : list_folder(folder)) {
+    if (const auto step = step_of_checkpoint_name(path.filename().string())) by_step[*step] = path;
   }
   Folders found;
   for (const auto& [step, path] : by_step) found.checkpoints.push_back(path);

@@ -16,6 +16,8 @@ namespace gemma_sft {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
 namespace fs = std::filesystem;
 
 std::string refusal(const fs::path& folder, const std::string& name) {
@@ -24,6 +26,31 @@ std::string refusal(const fs::path& folder, const std::string& name) {
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kModel);
     return error.what();
+  }
+}
+
+TEST(ListFolder, GivesEverythingAndNothingForNoFolder) {
+  const TempDir dir;
+  dir.write("a", "");
+  dir.write(".b", "");
+  fs::create_symlink("nowhere", dir / "c");
+  EXPECT_THAT(list_folder(dir.path()), UnorderedElementsAre(dir / "a", dir / ".b", dir / "c"));
+  EXPECT_THAT(list_folder(dir / "absent"), IsEmpty());
+}
+
+// Absent and unreadable are two things: a run that took its folder for empty would begin anew.
+TEST(ListFolder, WhatCannotBeListedIsAnError) {
+  const TempDir dir;
+  const fs::path loop = dir / "loop";
+  fs::create_symlink("loop", loop);
+  for (const fs::path& folder : {dir.write("file", ""), loop}) {
+    try {
+      list_folder(folder);
+      ADD_FAILURE() << folder;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kIo);
+      EXPECT_THAT(error.what(), HasSubstr(folder.string()));
+    }
   }
 }
 
