@@ -146,7 +146,11 @@ Rope read_rope(const JsonValue& value, const std::string& path, bool linear_allo
     if (old != type) fields.refuse("type", fmt::format("\"rope_type\" says {}", quoted_excerpt(type)));
   }
   rope.theta = fields.positive("rope_theta", 0);
-  if (type == "linear" && linear_allowed) {
+  if (type == "linear" && linear_allowed && type_key == "type") {
+    fields.refuse("type",
+                  "transformers 5 passes over this key, earlier ones scale by it; say \"rope_type\": \"linear\"");
+    fields.take("factor");
+  } else if (type == "linear" && linear_allowed) {
     if (!fields.has("factor")) fields.refuse("factor", "linear scaling needs a factor");
     rope.factor = fields.positive("factor", 1);
   } else if (type == "linear") {

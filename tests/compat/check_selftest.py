@@ -35,7 +35,7 @@ def rope(rng, config, kind):
         return
     config.update({"rope_theta": theta, "rope_local_base_freq": local})
     if factor:
-        config["rope_scaling"] = rng.choice([scaled, {"type": "linear", "factor": factor}])
+        config["rope_scaling"] = scaled
 
 
 def text_config(rng, kind):

@@ -203,7 +203,8 @@ TEST(GemmaConfig, LayerTypesWinOverTheWrittenPattern) {
 
 TEST(GemmaConfig, RopeScalingGoesToTheGlobalLayersOnly) {
   const GemmaConfig config = parse_gemma_config(
-      gemma_3(R"("rope_theta": 500, "rope_local_base_freq": 20, "rope_scaling": {"type": "linear", "factor": 8}, )"),
+      gemma_3(
+          R"("rope_theta": 500, "rope_local_base_freq": 20, "rope_scaling": {"rope_type": "linear", "factor": 8}, )"),
       "c");
   EXPECT_EQ(config.rope_theta_global, 500);
   EXPECT_EQ(config.rope_theta_local, 20);
@@ -248,6 +249,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "rope_parameters.sliding_attention.rope_type", "full_attention"},
         Refused{gemma_3(R"("rope_parameters": {"rope_theta": 10000.0}, )"), "rope_parameters.rope_theta", "layer type"},
         Refused{gemma_3(R"("rope_scaling": {"rope_type": "linear"}, )"), "rope_scaling.factor", "factor"},
+        Refused{gemma_3(R"("rope_scaling": {"type": "linear", "factor": 8.0}, )"), "rope_scaling.type", "rope_type"},
         Refused{gemma_3(R"("rope_scaling": {"factor": 8.0}, )"), "rope_scaling.factor", "linear"},
         Refused{gemma_3(R"("rope_theta": 5, "rope_parameters": {"full_attention": {"rope_theta": 6}}, )"), "rope_theta",
                 "rope_parameters.full_attention.rope_theta"},
