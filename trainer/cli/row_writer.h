@@ -12,12 +12,13 @@
 
 namespace gemma_sft {
 
-// While rows come in, the file is called FILE.part; a command that fails or is stopped leaves it there.
+// While rows come in, the file is called FILE.part; a command that fails or is stopped leaves it there. A link stands
+// for the file that it points at.
 class RowWriter {
  public:
   // No `file`: stdout. Throws Error(kIo).
   RowWriter(const std::optional<std::string>& file, const Output& output, FileSystem& files);
-  // Throws Error(kUsage): a folder, or in no folder that exists. Makes nothing.
+  // Throws Error(kUsage): a folder, a pipe, socket or device, or in no folder that exists. Makes nothing.
   static void require_place(const std::optional<std::string>& file);
 
   void write(std::string_view line);  // with its newline

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <filesystem>
+
 #include "configs/error.h"
 #include "tests/testing/failing_file_system.h"
 #include "tests/testing/temp_dir.h"
@@ -53,6 +55,20 @@ TEST(RowWriter, EveryFailureIsReportedAndNeverShowsAnIncompleteFile) {
       }
     }
   }
+}
+
+TEST(RowWriter, ALinkStandsForTheFileItPointsAt) {
+  const TempDir dir;
+  dir.write("real.jsonl", "old\n");
+  std::filesystem::create_symlink("real.jsonl", dir / "link.jsonl");
+  std::filesystem::create_symlink("absent.jsonl", dir / "dangling.jsonl");
+  const Output output({});
+  RowWriter rows((dir / "link.jsonl").string(), output, real_file_system());
+  rows.write("new\n");
+  rows.finish();
+  EXPECT_TRUE(std::filesystem::is_symlink(dir / "link.jsonl"));
+  EXPECT_EQ(read_file(dir / "real.jsonl"), "new\n");
+  EXPECT_THROW(RowWriter::require_place((dir / "dangling.jsonl").string()), Error);
 }
 
 TEST(RowWriter, AFolderOrAFileInNoFolderIsRefused) {
