@@ -92,28 +92,6 @@ FileStamp stamp_of(const std::string& file) {
           status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
 }
 
-// Column (from 1) of the value of a top-level field, or of its `element`-th element; 1 when there is none.
-int64_t column_of(const std::string& line, std::string_view field, std::optional<size_t> element = std::nullopt) {
-  int64_t column = 1;
-  if (find_json_problem(line)) return column;
-  const JsonValue row(line);
-  if (row.kind() != JsonKind::kObject) return column;
-  row.each_member([&](const JsonMember& member) {
-    if (member.name != field) return true;
-    column = static_cast<int64_t>(member.value.byte()) + 1;
-    if (element && member.value.kind() == JsonKind::kArray) {
-      size_t left = *element;
-      member.value.each_element([&](const JsonValue& value) {
-        if (left-- > 0) return true;
-        column = static_cast<int64_t>(value.byte()) + 1;
-        return false;
-      });
-    }
-    return false;
-  });
-  return column;
-}
-
 uint32_t checksum_of(const TokenizedExample& example) {
   uint32_t hash = 0x811c9dc5u;  // FNV-1a
   for (size_t i = 0; i < example.input_ids.size(); ++i) {
@@ -173,6 +151,7 @@ class Indexer {
         ++good_rows;
       }
     }
+    is_read_ = true;
     if (problems_ > 0) {  // no digest, which nobody will need
       require_unchanged();
       require_usable();
@@ -239,11 +218,11 @@ class Indexer {
     if (example.tokens) {
       for (size_t i = 0; i < ids.size(); ++i) {
         if (ids[i] >= 0 && ids[i] < vocab_size_) continue;
-        return problem(example, column_of(line_at(offset), "input_ids", i), fmt::format("input_ids[{}]", i),
+        return problem(example, column_of_member(line_at(offset), "input_ids", i), fmt::format("input_ids[{}]", i),
                        fmt::format("expected an id of the vocabulary, 0 to {}, found {}", vocab_size_ - 1, ids[i]));
       }
       if (ids.empty() || ids.size() != mask.size() || mask[0] != 0) {
-        return problem(example, column_of(line_at(offset), "loss_mask"), "loss_mask",
+        return problem(example, column_of_member(line_at(offset), "loss_mask"), "loss_mask",
                        "expected as many values as input_ids, the first of them 0; found something else");
       }
     } else {
@@ -272,7 +251,7 @@ class Indexer {
     const auto line = static_cast<uint32_t>(offset.line);
     if (const uint32_t first = seen_.find_or_add(example.id, offset.byte, line)) {
       bad_row(
-          problem(example, column_of(line_at(offset), "id"), "id",
+          problem(example, column_of_member(line_at(offset), "id"), "id",
                   fmt::format("expected an id of its own, found {} as in line {}", quoted_excerpt(example.id), first)));
       return false;
     }
@@ -348,7 +327,8 @@ class Indexer {
       if (problems_ > static_cast<int64_t>(shown_.size())) {
         message += fmt::format("\n  and {} more", problems_ - static_cast<int64_t>(shown_.size()));
       }
-      message += "\nfix the rows, or set dataset.on_bad_record: skip";
+      message += "\nfix the rows";
+      if (!is_read_ || problems_ < index_.rows_read) message += ", or set dataset.on_bad_record: skip";
       if (long_rows_ > 0)
         message += "; for long rows raise model.max_seq_length or set dataset.on_long: skip or truncate";
       throw Error(ErrorKind::kData, message);
@@ -381,6 +361,7 @@ class Indexer {
   LineReader lines_;
   DatasetIndex index_;
   std::vector<std::string> shown_;
+  bool is_read_ = false;  // all rows that are asked for
   int64_t problems_ = 0;
   int64_t long_rows_ = 0;  // among problems_
 };

@@ -9,7 +9,9 @@
 
 #include "configs/error.h"
 #include "data/batches/packer.h"
+#include "data/files/input_file.h"
 #include "data/files/json_text.h"
+#include "data/files/line_reader.h"
 #include "data/records/example_reader.h"
 #include "data/text/chat_template.h"
 
@@ -17,13 +19,18 @@ namespace gemma_sft {
 
 namespace {
 
-Example find_row(const std::string& file, int64_t row, DataFormat format) {
+struct FoundRow {
+  Example example;
+  RowOffset offset;
+};
+
+FoundRow find_row(const std::string& file, int64_t row, DataFormat format) {
   ExampleReader reader(file, format);
   int64_t rows = 0;
   while (const std::unique_ptr<ExampleReader::Row> found = reader.next()) {
     if (++rows < row && !found->is_too_long) continue;
     if (const auto* problem = std::get_if<RowProblem>(&found->content)) throw Error(ErrorKind::kData, problem->message);
-    return std::get<Example>(std::move(found->content));
+    return {std::get<Example>(std::move(found->content)), found->offset};
   }
   throw Error(ErrorKind::kData,
               fmt::format("{}: there is no row {}; the file has {} rows, the first is row 1", file, row, rows));
@@ -52,21 +59,23 @@ std::string visible(std::string_view text, Lines lines) {
 RowExplanation explain_row(const std::string& file, int64_t row, std::shared_ptr<const Tokenizer> tokenizer,
                            const IndexOptions& options) {
   if (row < 1) throw Error(ErrorKind::kData, fmt::format("{}: there is no row {}; the first is row 1", file, row));
-  const Example example = find_row(file, row, options.format);
+  const auto [example, offset] = find_row(file, row, options.format);
   const ControlTokens mode = options.parse_control_tokens ? ControlTokens::kParse : ControlTokens::kLiteral;
   TokenizedExample tokenized = tokenize_example(*tokenizer, example, mode);
   const int64_t vocab_size = options.vocab_size > 0 ? options.vocab_size : tokenizer->size();
   for (size_t i = 0; i < tokenized.input_ids.size(); ++i) {
     if (tokenized.input_ids[i] < vocab_size) continue;
+    const std::string line =
+        LineReader(InputFile(file), ExampleReader::kDefaultMaxLineBytes).at(offset.byte, offset.line).text;
     throw Error(ErrorKind::kData,
-                fmt::format("{}:{}:1: input_ids[{}]: expected an id of the vocabulary, 0 to {}, found {}", file,
-                            example.place.line, i, vocab_size - 1, tokenized.input_ids[i]));
+                fmt::format("{}:{}:{}: input_ids[{}]: expected an id of the vocabulary, 0 to {}, found {}", file,
+                            example.place.line, column_of_member(line, "input_ids", i), i, vocab_size - 1,
+                            tokenized.input_ids[i]));
   }
 
   RowExplanation explanation;
   explanation.id = example.id;
   explanation.place = example.place;
-  explanation.text = tokenizer->decode(tokenized.input_ids);
   explanation.spells_control_token = std::any_of(example.turns.begin(), example.turns.end(), [&](const Turn& turn) {
     return tokenizer->spells_control_token(turn.text);
   });
@@ -76,6 +85,7 @@ RowExplanation explain_row(const std::string& file, int64_t row, std::shared_ptr
     tokenized.input_ids.resize(static_cast<size_t>(options.max_seq_length));
     tokenized.loss_mask.resize(static_cast<size_t>(options.max_seq_length));
   }
+  explanation.text = tokenizer->decode(tokenized.input_ids);
 
   const PackedBatch batch = pack({tokenized}, {example.place.line}, file, {});
   explanation.target_tokens = batch.target_tokens;

@@ -24,7 +24,7 @@ struct ExplainedToken {
 struct RowExplanation {
   std::string id;
   RowPlace place;
-  std::string text;  // the rendered conversation, control tokens spelled out; of ready-made tokens: decoded
+  std::string text;  // the tokens shown, decoded: the rendered conversation, control tokens spelled out
   std::vector<ExplainedToken> tokens;
   int64_t target_tokens = 0;
   int64_t cut_tokens = 0;  // cut off by dataset.on_long: truncate

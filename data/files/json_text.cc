@@ -418,6 +418,27 @@ std::string JsonValue::description() const {
   return "";
 }
 
+int64_t column_of_member(std::string_view text, std::string_view name, std::optional<size_t> element) {
+  int64_t column = 1;
+  if (find_json_problem(text)) return column;
+  const JsonValue object(text);
+  if (object.kind() != JsonKind::kObject) return column;
+  object.each_member([&](const JsonMember& member) {
+    if (member.name != name) return true;
+    column = static_cast<int64_t>(member.value.byte()) + 1;
+    if (element && member.value.kind() == JsonKind::kArray) {
+      size_t left = *element;
+      member.value.each_element([&](const JsonValue& value) {
+        if (left-- > 0) return true;
+        column = static_cast<int64_t>(value.byte()) + 1;
+        return false;
+      });
+    }
+    return false;
+  });
+  return column;
+}
+
 std::string json_quoted(std::string_view text) {
   std::string quoted = "\"";
   for (const char c : text) {

@@ -65,6 +65,10 @@ struct JsonMember {
   JsonValue value;
 };
 
+// Column (from 1, in bytes) of the value of a member of the outermost object, or of its `element`-th element; 1 where
+// there is none or `text` is not one JSON value.
+int64_t column_of_member(std::string_view text, std::string_view name, std::optional<size_t> element = std::nullopt);
+
 // `text` (UTF-8) as a JSON string, with quotes. Non-ASCII characters stay as they are.
 std::string json_quoted(std::string_view text);
 

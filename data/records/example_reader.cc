@@ -25,6 +25,8 @@ namespace {
 constexpr char kStartOfTurn[] = "<start_of_turn>";
 constexpr char kEndOfTurn[] = "<end_of_turn>";
 constexpr char kBom[] = "\xef\xbb\xbf";
+constexpr char kOneLineHint[] =
+    "; every row must be one JSON object in one line (jq -c '.[]' or jq -c . rewrites a file so)";
 
 bool is_blank_line(std::string_view line) { return line.find_first_not_of(" \t\r\v\f") == std::string_view::npos; }
 
@@ -75,23 +77,6 @@ class RowParser {
     return example;
   }
 
- private:
-  [[noreturn]] void fail(size_t byte, const std::string& field, const std::string& expected,
-                         const std::string& found) const {
-    RowProblem problem{place_, static_cast<int64_t>(byte) + 1, field, ""};
-    problem.message = fmt::format("{}:{}:{}: {}: expected {}, found {}", place_.file, place_.line, problem.column,
-                                  field, expected, found);
-    throw BadRow{std::move(problem)};
-  }
-
-  [[noreturn]] void fail(const JsonValue& value, const std::string& field, const std::string& expected) const {
-    fail(value.byte(), field, expected, value.description());
-  }
-
-  [[noreturn]] void fail_missing(const std::string& field, const std::string& expected) const {
-    fail(row_->byte(), field, expected, "no such field" + other_format_hint());
-  }
-
   // Bytes first, then JSON: what is wrong with the encoding explains what is wrong with the rest.
   void check_text() {
     if (place_.line == 1) {
@@ -110,11 +95,26 @@ class RowParser {
     if (const auto problem = find_json_problem(line_)) {
       const bool at_end = problem->byte >= line_.size();
       std::string found = at_end ? "the end of the line" : problem->found;
-      if (at_end && (line_[0] == '[' || line_.find_first_not_of(" \t\r{") == std::string::npos)) {
-        found += "; every row must be one JSON object in one line (jq -c '.[]' or jq -c . rewrites a file so)";
-      }
+      if (at_end && (line_[0] == '[' || line_.find_first_not_of(" \t\r{") == std::string::npos)) found += kOneLineHint;
       fail(problem->byte, "row", problem->expected, found);
     }
+  }
+
+ private:
+  [[noreturn]] void fail(size_t byte, const std::string& field, const std::string& expected,
+                         const std::string& found) const {
+    RowProblem problem{place_, static_cast<int64_t>(byte) + 1, field, ""};
+    problem.message = fmt::format("{}:{}:{}: {}: expected {}, found {}", place_.file, place_.line, problem.column,
+                                  field, expected, found);
+    throw BadRow{std::move(problem)};
+  }
+
+  [[noreturn]] void fail(const JsonValue& value, const std::string& field, const std::string& expected) const {
+    fail(value.byte(), field, expected, value.description());
+  }
+
+  [[noreturn]] void fail_missing(const std::string& field, const std::string& expected) const {
+    fail(row_->byte(), field, expected, "no such field" + other_format_hint());
   }
 
   void read_fields() {
@@ -122,7 +122,10 @@ class RowParser {
                                                  "metadata",    "meta",      "steps",    "final_answer",
                                                  "trace_steps", "input_ids", "prompts",  "loss_mask"};
     row_.emplace(line_);
-    if (row_->kind() != JsonKind::kObject) fail(*row_, "row", "a JSON object");
+    if (row_->kind() != JsonKind::kObject) {
+      const bool is_list = row_->kind() == JsonKind::kArray;
+      fail(row_->byte(), "row", "a JSON object", row_->description() + (is_list ? kOneLineHint : ""));
+    }
     row_->each_member([this](const JsonMember& member) {
       if (kKnown.count(member.name)) fields_.emplace_back(member.name, member.value);
       return true;
@@ -427,6 +430,15 @@ std::variant<Example, RowProblem> parse_example(const std::string& line, const s
   } catch (BadRow& bad) {
     return std::move(bad.problem);
   }
+}
+
+std::optional<RowProblem> find_text_problem(const std::string& line, const std::string& file, int64_t line_number) {
+  try {
+    RowParser(line, file, line_number).check_text();
+  } catch (BadRow& bad) {
+    return std::move(bad.problem);
+  }
+  return std::nullopt;
 }
 
 struct ExampleReader::State {

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -35,6 +36,9 @@ struct RowOffset {
 // `file` is used for places and for the id of a row that has none.
 std::variant<Example, RowProblem> parse_example(const std::string& line, const std::string& file, int64_t line_number,
                                                 DataFormat format);
+
+// What is wrong with the bytes or the JSON of a line, whatever its fields: nullopt for one JSON value in UTF-8.
+std::optional<RowProblem> find_text_problem(const std::string& line, const std::string& file, int64_t line_number);
 
 // Reads lines of any file size; a line longer than `max_line_bytes` is a RowProblem (the rest of it is skipped unread
 // into memory). Blank lines (only white space) are passed over. One thread at a time. Throws Error(kData) when the file

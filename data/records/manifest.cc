@@ -82,6 +82,10 @@ class ManifestReader {
   ManifestReader(const std::filesystem::path& path, std::string text) : path_(path), text_(std::move(text)) {}
 
   Manifest read() {
+    if (text_.starts_with("\xef\xbb\xbf")) {
+      add_problem(0, "manifest: expected JSON text, found a byte order mark (ef bb bf); save the file without it");
+      throw_problems();
+    }
     if (const auto problem = find_json_problem(text_, {.max_members = kMaxMembers})) {
       add_problem(problem->byte, fmt::format("manifest: expected {}, found {}", problem->expected, problem->found));
       throw_problems();
@@ -262,11 +266,12 @@ class ManifestReader {
     value->each_member([&](const JsonMember& member) {
       if (member.name != "trace_count") return true;
       const std::string path = field + ".trace_count";
+      // A number that agrees with the ids is right: then trace_count alone is wrong, and that is said already.
       const auto inner = member.value.kind() == JsonKind::kNumber ? member.value.integer() : std::nullopt;
       if (!inner || *inner < 0) {
         (this->*add)(member.value.byte(),
                      fmt::format("{}: expected a whole number from 0 on, found {}", path, member.value.description()));
-      } else if (count && *inner != *count) {
+      } else if (count && *inner != *count && (id_count_ == 0 || *inner != id_count_)) {
         (this->*add)(member.value.byte(),
                      fmt::format("{}: expected {}, as trace_count says, found {}", path, *count, *inner));
       }

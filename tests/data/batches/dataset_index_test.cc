@@ -16,6 +16,7 @@
 namespace gemma_sft {
 namespace {
 
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -69,6 +70,12 @@ TEST(DatasetIndex, RefusesEqualIdsButNotEqualContents) {
   EXPECT_EQ(error_of(file), file.path() + ": 1 of 3 rows cannot be trained on:\n  " + file.path() +
                                 ":3:8: id: expected an id of its own, found \"a\" as in line 1\n"
                                 "fix the rows, or set dataset.on_bad_record: skip");
+}
+
+TEST(DatasetIndex, WhereNoRowIsGoodSkippingIsNoRemedy) {
+  const std::string error = error_of(RowsFile("{\"prompt\": 5}\n{}\n"));
+  EXPECT_THAT(error, HasSubstr(": 2 of 2 rows cannot be trained on:\n"));
+  EXPECT_THAT(error, EndsWith("\nfix the rows"));
 }
 
 TEST(DatasetIndex, FindsEveryDuplicateAmongManyIds) {

@@ -87,6 +87,7 @@ TEST(ExplainRow, SaysWhatIsCut) {
   EXPECT_EQ(cut.cut_tokens, 3);
   EXPECT_EQ(static_cast<int64_t>(cut.tokens.size()), length - 3);
   EXPECT_THAT(to_text(cut), HasSubstr(", 3 cut off\n"));
+  EXPECT_EQ(cut.text.find("<end_of_turn>", cut.text.find("y")), std::string::npos);  // as the table, without the end
   const RowExplanation whole = explain_row(file.path(), 1, tiny_tokenizer(), {.max_seq_length = length - 3});
   EXPECT_EQ(whole.cut_tokens, 0);
   EXPECT_EQ(static_cast<int64_t>(whole.tokens.size()), length);
@@ -99,7 +100,7 @@ TEST(ExplainRow, RefusesRowsThatAreNotThere) {
   EXPECT_THAT(error_of(file, 2), HasSubstr(":2:1: prompt: expected"));
   EXPECT_THAT(error_of(RowsFile(R"({"id": "t", "input_ids": [2, 512], "loss_mask": [0, 1]})"), 1,
                        {.format = DataFormat::kTokens}),
-              HasSubstr("expected an id of the vocabulary, 0 to 511, found 512"));
+              HasSubstr(":1:30: input_ids[1]: expected an id of the vocabulary, 0 to 511, found 512"));
 }
 
 }  // namespace

@@ -172,7 +172,10 @@ TEST(MalformedRows, JsonIsCheckedInEveryFormat) {
         {format, row + ",\"m\":{\"k\":1,@\"k\":1}}", "row: expected each member name once, found \"k\" again"},
         {format, row + ",\"x\":" + std::string(255, '[') + "@[",
          "row: expected at most 256 levels of nesting, found more"},
-        {format, "@[" + row + "}]", "row: expected a JSON object, found an array"},
+        {format, "@[" + row + "}]",
+         "row: expected a JSON object, found an array; every row must be one JSON object in one line (jq -c '.[]' or "
+         "jq "
+         "-c . rewrites a file so)"},
         {format, "@\"text\"", "row: expected a JSON object, found the string \"text\""},
         {format, "@null", "row: expected a JSON object, found null"},
         {format, "@12", "row: expected a JSON object, found the number 12"},
