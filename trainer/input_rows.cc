@@ -4,7 +4,6 @@
 
 #include "configs/error.h"
 #include "data/files/input_file.h"
-#include "data/files/json_text.h"
 #include "data/files/line_reader.h"
 #include "data/records/example_reader.h"
 
@@ -20,12 +19,34 @@ void each_input_row(const std::filesystem::path& file, const std::function<bool(
                   fmt::format("{}:1: row: expected at most {} bytes in a line, found more", row.place, kMostBytes));
     }
     if (row.line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    if (const auto problem = find_json_problem(row.line)) {
-      throw Error(ErrorKind::kData, fmt::format("{}:{}: row: expected {}, found {}", row.place, problem->byte + 1,
-                                                problem->expected, problem->found));
+    if (const auto problem = find_text_problem(row.line, file.string(), row.number)) {
+      throw Error(ErrorKind::kData, problem->message);
     }
     if (!take(row)) return;
   }
+}
+
+void refuse_row(const InputRow& row, size_t byte, std::string_view field, std::string_view expected,
+                std::string_view found) {
+  throw Error(ErrorKind::kData,
+              fmt::format("{}:{}: {}: expected {}, found {}", row.place, byte + 1, field, expected, found));
+}
+
+std::optional<JsonValue> find_member(const JsonValue& object, std::string_view name) {
+  std::optional<JsonValue> found;
+  object.each_member([&](const JsonMember& member) {
+    if (member.name == name) found.emplace(member.value);
+    return !found;
+  });
+  return found;
+}
+
+std::string require_text(const InputRow& row, const JsonValue& value, std::string_view field) {
+  if (value.kind() == JsonKind::kString) {
+    std::string text = value.string();
+    if (!text.empty()) return text;
+  }
+  refuse_row(row, value.byte(), field, "a non-empty string", value.description());
 }
 
 }  // namespace gemma_sft

@@ -5,7 +5,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
+#include <string_view>
+
+#include "data/files/json_text.h"
 
 namespace gemma_sft {
 
@@ -18,5 +22,14 @@ struct InputRow {
 // Gives each line that is not blank to `take`, until that says false. Throws Error(kData) with file:line:column,
 // Error(kIo) for a file that is none.
 void each_input_row(const std::filesystem::path& file, const std::function<bool(const InputRow&)>& take);
+
+// Throws Error(kData): "file:line:column: field: expected ..., found ...", with the column of `byte` (from 0).
+[[noreturn]] void refuse_row(const InputRow& row, size_t byte, std::string_view field, std::string_view expected,
+                             std::string_view found);
+
+// Nullopt: the object has no such member.
+std::optional<JsonValue> find_member(const JsonValue& object, std::string_view name);
+// A text that must not be empty, or Error(kData).
+std::string require_text(const InputRow& row, const JsonValue& value, std::string_view field);
 
 }  // namespace gemma_sft

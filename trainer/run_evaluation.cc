@@ -19,7 +19,6 @@ namespace gemma_sft {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 struct Question {
   std::string id;
@@ -30,19 +29,18 @@ struct Question {
 };
 
 // {"id", "prompt", "expected_answer"}: the rows of an evaluation set.
-std::optional<Question> parse_evaluation_row(const std::string& line, const std::string& place, int64_t number) {
-  const json row = json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (!row.is_object() || !row.contains("expected_answer")) return std::nullopt;
-  for (const char* field : {"prompt", "expected_answer"}) {
-    if (!row.contains(field) || !row[field].is_string() || row[field].get_ref<const std::string&>().empty()) {
-      throw Error(ErrorKind::kData, fmt::format("{}: {}: expected a text that is not empty", place, field));
-    }
-  }
-  const bool has_id = row.contains("id") && row["id"].is_string();
-  return Question{.id = has_id ? row["id"].get<std::string>() : place,
-                  .line = number,
-                  .prompt = {{.role = Role::kUser, .text = row["prompt"].get<std::string>()}},
-                  .expected = row["expected_answer"].get<std::string>(),
+std::optional<Question> parse_evaluation_row(const InputRow& row) {
+  const JsonValue object(row.line);
+  if (object.kind() != JsonKind::kObject) return std::nullopt;
+  const auto expected = find_member(object, "expected_answer");
+  if (!expected) return std::nullopt;
+  const auto prompt = find_member(object, "prompt");
+  if (!prompt) refuse_row(row, object.byte(), "prompt", "a non-empty string", "no such field");
+  const auto id = find_member(object, "id");
+  return Question{.id = id ? require_text(row, *id, "id") : row.place,
+                  .line = row.number,
+                  .prompt = {{.role = Role::kUser, .text = require_text(row, *prompt, "prompt")}},
+                  .expected = require_text(row, *expected, "expected_answer"),
                   .example = std::nullopt};
 }
 
@@ -64,7 +62,7 @@ std::vector<Question> read_questions(const EvaluationRequest& request) {
   std::vector<Question> questions;
   each_input_row(request.input, [&](const InputRow& row) {
     if (request.max_samples && static_cast<int64_t>(questions.size()) >= *request.max_samples) return false;
-    if (auto question = parse_evaluation_row(row.line, row.place, row.number)) {
+    if (auto question = parse_evaluation_row(row)) {
       questions.push_back(std::move(*question));
       return true;
     }

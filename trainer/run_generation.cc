@@ -16,7 +16,6 @@ namespace gemma_sft {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 struct PromptRow {
   std::string id;
@@ -38,37 +37,32 @@ std::vector<int64_t> encode_prompt(const Tokenizer& tokenizer, const std::string
       encode_segments(tokenizer, render_for_generation({{.role = Role::kUser, .text = prompt}}), mode).input_ids);
 }
 
-PromptRow parse_row(const std::string& line, const std::string& place, const Tokenizer& tokenizer, int64_t vocab_size,
+PromptRow parse_row(const InputRow& row, const Tokenizer& tokenizer, int64_t vocab_size,
                     const GenerationRequest& request) {
-  const json row = json::parse(line);
-  if (!row.is_object()) throw Error(ErrorKind::kData, fmt::format("{}: expected an object", place));
-  PromptRow prompt{place, {}, place};
-  if (const auto id = row.find("id"); id != row.end()) {
-    if (!id->is_string()) throw Error(ErrorKind::kData, fmt::format("{}: id: expected a text", place));
-    prompt.id = id->get<std::string>();
+  const JsonValue object(row.line);
+  if (object.kind() != JsonKind::kObject) refuse_row(row, object.byte(), "row", "a JSON object", object.description());
+  PromptRow prompt{row.place, {}, row.place};
+  if (const auto id = find_member(object, "id")) prompt.id = require_text(row, *id, "id");
+  const auto text = find_member(object, "prompt");
+  const auto ids = find_member(object, "input_ids");
+  if (text.has_value() == ids.has_value()) {
+    refuse_row(row, object.byte(), "row", "either prompt or input_ids", text ? "both" : "none of them");
   }
-  const auto text = row.find("prompt");
-  const auto ids = row.find("input_ids");
-  if ((text == row.end()) == (ids == row.end())) {
-    throw Error(ErrorKind::kData, fmt::format("{}: expected one of prompt and input_ids", place));
-  }
-  if (text != row.end()) {
-    if (!text->is_string() || text->get_ref<const std::string&>().empty()) {
-      throw Error(ErrorKind::kData, fmt::format("{}: prompt: expected a text that is not empty", place));
-    }
-    prompt.ids = encode_prompt(tokenizer, text->get<std::string>(), request);
+  if (text) {
+    prompt.ids = encode_prompt(tokenizer, require_text(row, *text, "prompt"), request);
     return prompt;
   }
-  if (!ids->is_array() || ids->empty()) {
-    throw Error(ErrorKind::kData, fmt::format("{}: input_ids: expected a list of token ids that is not empty", place));
-  }
-  for (const json& id : *ids) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocab_size) {
-      throw Error(ErrorKind::kData, fmt::format("{}: input_ids: expected ids from 0 to {}, found {}", place,
-                                                vocab_size - 1, id.is_number() ? id.dump() : id.type_name()));
+  if (ids->kind() != JsonKind::kArray) refuse_row(row, ids->byte(), "input_ids", "an array", ids->description());
+  ids->each_element([&](const JsonValue& element) {
+    const auto id = element.kind() == JsonKind::kNumber ? element.integer() : std::nullopt;
+    if (!id || *id < 0 || *id >= vocab_size) {
+      refuse_row(row, element.byte(), fmt::format("input_ids[{}]", prompt.ids.size()),
+                 fmt::format("an id of the vocabulary, 0 to {}", vocab_size - 1), element.description());
     }
-    prompt.ids.push_back(id.get<int64_t>());
-  }
+    prompt.ids.push_back(*id);
+    return true;
+  });
+  if (prompt.ids.empty()) refuse_row(row, ids->byte(), "input_ids", "at least one token id", ids->description());
   return prompt;
 }
 
@@ -79,7 +73,7 @@ std::vector<PromptRow> read_rows(const fs::path& path, const InferenceModel& sou
   }
   std::vector<PromptRow> rows;
   each_input_row(path, [&](const InputRow& row) {
-    rows.push_back(parse_row(row.line, row.place, *source.tokenizer, source.model.config().vocab_size, request));
+    rows.push_back(parse_row(row, *source.tokenizer, source.model.config().vocab_size, request));
     return true;
   });
   return rows;
@@ -117,11 +111,12 @@ void run_generation(const GenerationRequest& request, const std::function<void(c
     SamplingOptions sampling = request.sampling;
     sampling.seed = seed++;
     Sampler sampler(sampling);
-    GeneratedRow generated{row.id, {}, {}};
+    GeneratedRow generated{.id = row.id, .output_ids = {}, .text = {}};
     with_memory_errors_explained(
         {"generation"}, [&] { generated.output_ids = generate_tokens(source.model, row.ids, limits, sampler); });
     if (stop_signal() != 0) return;
     generated.text = text_of(source, generated.output_ids);
+    generated.beyond_maximum = static_cast<int64_t>(row.ids.size() + generated.output_ids.size()) > longest;
     take(generated);
   }
 }

@@ -40,6 +40,7 @@ struct GeneratedRow {
   std::string id;                   // the row's, or "<file>:<line>"; "prompt" for --prompt
   std::vector<int64_t> output_ids;  // the new ones only, the stop token included
   std::string text;                 // without the stop token
+  bool beyond_maximum = false;      // prompt and output are longer than the model's max_position_embeddings
 };
 
 // Calls `take` for each row when it is ready, in the order of the input. Throws Error: kData for a row that cannot be

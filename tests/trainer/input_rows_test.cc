@@ -57,6 +57,9 @@ TEST(InputRowsTest, WhatIsNoRowIsRefusedWithItsPlace) {
   EXPECT_THAT(refused("{\"input_ids\":" + std::string(100'000, '[') + std::string(100'000, ']') + "}"),
               HasSubstr("levels of nesting"));
   EXPECT_THAT(refused("{\"a\":1,\"a\":2}"), HasSubstr(":1:8: row: "));
+  // The files that people give by mistake are known by name, as training rows are.
+  EXPECT_THAT(refused("\xef\xbb\xbf{}"), HasSubstr(":1:1: row: expected JSON text, found a byte order mark"));
+  EXPECT_THAT(refused("\x1f\x8b\x08"), HasSubstr("a gzip file; unpack it first (gunzip)"));
 }
 
 TEST(InputRowsTest, AGigabyteInOneLineIsRefusedUnread) {

@@ -95,7 +95,7 @@ TEST_F(RunEvaluationTest, bad_rows_and_empty_files_are_errors_with_their_place) 
     return std::string("no error");
   };
   EXPECT_THAT(message("{\"prompt\": \"x\", \"expected_answer\": \"\"}\n"),
-              HasSubstr("questions.jsonl:1: expected_answer"));
+              HasSubstr("questions.jsonl:1:36: expected_answer: expected a non-empty string, found an empty string"));
   EXPECT_THAT(message("{\"prompt\": \"x\"}\n"), HasSubstr("questions.jsonl:1"));
   EXPECT_THAT(message("\n"), HasSubstr("has no row"));
 }

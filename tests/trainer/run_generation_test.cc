@@ -115,6 +115,17 @@ TEST_F(RunGenerationTest, generation_stops_where_generation_config_says_and_the_
             Tokenizer::load(tiny_.base_model())->decode({stopped.output_ids.begin(), stopped.output_ids.end() - 1}));
 }
 
+TEST_F(RunGenerationTest, an_answer_beyond_the_models_positions_is_marked) {
+  json config = json::parse(read_file(tiny_.base_model() / "config.json"));
+  config["max_position_embeddings"] = 24;
+  tiny_.files().write("base/config.json", config.dump());
+  GenerationRequest asked = request("Hello");
+  asked.ignore_eos = true;
+  EXPECT_FALSE(run(asked)[0].beyond_maximum);
+  asked.max_new_tokens = 24;
+  EXPECT_TRUE(run(asked)[0].beyond_maximum);
+}
+
 TEST_F(RunGenerationTest, the_same_seed_gives_the_same_sample_whatever_row_came_before) {
   GenerationRequest asked = file_request("{\"prompt\": \"one\"}\n{\"prompt\": \"two\"}\n");
   asked.sampling = {.temperature = 2.0, .seed = 5};
@@ -131,13 +142,18 @@ TEST_F(RunGenerationTest, the_same_seed_gives_the_same_sample_whatever_row_came_
 TEST_F(RunGenerationTest, rows_that_cannot_be_used_are_named_by_line_before_anything_is_generated) {
   const std::string good = "{\"prompt\": \"x\"}\n";
   EXPECT_THAT(error_of(file_request(good + "{\"prompt\": 5}\n"), ErrorKind::kData),
-              HasSubstr("prompts.jsonl:2: prompt"));
+              HasSubstr("prompts.jsonl:2:12: prompt: expected a non-empty string, found the number 5"));
+  EXPECT_THAT(error_of(file_request(good + "[{\"prompt\": \"x\"}]\n"), ErrorKind::kData),
+              HasSubstr("prompts.jsonl:2:1: row: expected a JSON object, found an array"));
   EXPECT_THAT(error_of(file_request(good + "nonsense\n"), ErrorKind::kData),
               HasSubstr("prompts.jsonl:2:1: row: expected a JSON value"));
-  EXPECT_THAT(error_of(file_request("{\"id\": \"a\"}\n"), ErrorKind::kData), HasSubstr("one of prompt and input_ids"));
+  EXPECT_THAT(error_of(file_request("{\"id\": \"a\"}\n"), ErrorKind::kData),
+              HasSubstr("prompts.jsonl:1:1: row: expected either prompt or input_ids, found none of them"));
   EXPECT_THAT(error_of(file_request("{\"input_ids\": [2, 512]}\n"), ErrorKind::kData),
-              HasSubstr("0 to 511, found 512"));
-  EXPECT_THAT(error_of(file_request("{\"input_ids\": []}\n"), ErrorKind::kData), HasSubstr("input_ids"));
+              HasSubstr("prompts.jsonl:1:19: input_ids[1]: expected an id of the vocabulary, 0 to 511, found the "
+                        "number 512"));
+  EXPECT_THAT(error_of(file_request("{\"input_ids\": []}\n"), ErrorKind::kData),
+              HasSubstr("prompts.jsonl:1:15: input_ids: expected at least one token id, found an empty array"));
   GenerationRequest absent = request("");
   absent.prompt.reset();
   absent.input = tiny_.files() / "absent.jsonl";

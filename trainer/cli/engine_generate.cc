@@ -33,9 +33,11 @@ int run_generate_command(const GenerateArguments& arguments, const Output& outpu
   const bool plain = arguments.prompt && !arguments.output && !output.json();
   int64_t count = 0;
   int64_t tokens = 0;
+  int64_t beyond_maximum = 0;
   run_generation(request, [&](const GeneratedRow& row) {
     rows.write((plain ? row.text : to_json(row)) + "\n");
     ++count;
+    beyond_maximum += row.beyond_maximum ? 1 : 0;
     tokens += static_cast<int64_t>(row.output_ids.size());
   });
   if (stop_signal() != 0) {
@@ -43,6 +45,12 @@ int run_generate_command(const GenerateArguments& arguments, const Output& outpu
     return report_stop(output, fmt::format("generate after {} rows", count));
   }
   rows.finish();
+  if (beyond_maximum > 0) {
+    output.warn(
+        fmt::format("{} of {} answers go beyond the model's max_position_embeddings, which it was not made for; "
+                    "lower --max-new-tokens",
+                    beyond_maximum, count));
+  }
   if (output.json() && arguments.output) {
     const nlohmann::ordered_json json = {{"output", *arguments.output}, {"rows", count}, {"new_tokens", tokens}};
     output.print(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
