@@ -15,14 +15,18 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-json report_of(const DatasetIndex& index) {
+// `trained`: the rows of the index's training side are trained on; those of a file of its own for validation are not.
+json report_of(const DatasetIndex& index, bool trained) {
+  const std::vector<IndexedRow> none;
+  const std::vector<IndexedRow>& training = trained ? index.train : none;
+  const std::vector<IndexedRow>& validation = trained ? index.validation : index.train;
   return {{"file", index.file},
           {"sha256", index.sha256},
           {"rows_read", index.rows_read},
-          {"training_rows", index.train.size()},
-          {"training_target_tokens", count_targets(index.train)},
-          {"validation_rows", index.validation.size()},
-          {"validation_target_tokens", count_targets(index.validation)},
+          {"training_rows", training.size()},
+          {"training_target_tokens", count_targets(training)},
+          {"validation_rows", validation.size()},
+          {"validation_target_tokens", count_targets(validation)},
           {"longest_tokens", index.longest_tokens},
           {"skipped_rows", index.skipped_rows},
           {"skipped_in", index.skipped_rows > 0 ? json(kSkippedRowsName) : json(nullptr)},
@@ -37,9 +41,9 @@ json report_of(const DatasetIndex& index) {
 }  // namespace
 
 void write_data_report(const fs::path& folder, const TrainSetup& setup, FileSystem& files) {
-  json report = {{"training", report_of(*setup.index)}};
+  json report = {{"training", report_of(*setup.index, /*trained=*/true)}};
   if (setup.validation_index && setup.validation_index != setup.index) {
-    report["validation"] = report_of(*setup.validation_index);
+    report["validation"] = report_of(*setup.validation_index, /*trained=*/false);
   }
   write_file_durably(files, folder / "data_report.json",
                      report.dump(2, ' ', false, json::error_handler_t::replace) + "\n");

@@ -57,12 +57,7 @@ std::string name_places(const std::string& file, const std::vector<uint32_t>& li
   return names + (lines.size() > kMostNamed ? ", ..." : "");
 }
 
-void tell_about(const DatasetIndex& index, RunObserver& observer) {
-  observer.on_note(
-      fmt::format("{}: {} rows read, {} to train on with {} target tokens, {} to validate on; longest row {} "
-                  "tokens",
-                  index.file, index.rows_read, index.train.size(), count_targets(index.train), index.validation.size(),
-                  index.longest_tokens));
+void warn_about(const DatasetIndex& index, RunObserver& observer) {
   if (index.skipped_rows > 0) {
     observer.on_warning(fmt::format("{}: {} rows skipped (the first: {}); {} in the run folder lists them", index.file,
                                     index.skipped_rows, index.skipped.front().message, kSkippedRowsName));
@@ -78,6 +73,23 @@ void tell_about(const DatasetIndex& index, RunObserver& observer) {
                                     index.file, index.control_text.size(),
                                     name_places(index.file, index.control_text)));
   }
+}
+
+// Evaluations that were asked for and cannot be, or say nothing.
+void check_validation(const RunConfig& config, const TrainSetup& setup, RunObserver& observer) {
+  const DatasetSection& dataset = config.dataset;
+  if (dataset.validation_path && setup.validation_index->sha256 == setup.index->sha256) {
+    observer.on_warning(
+        "dataset.validation_path: the file holds the rows that are trained on, so that the evaluation loss says "
+        "nothing about others");
+  }
+  if (dataset.validation_fraction == 0 || !setup.validation_rows.empty()) return;
+  const std::string problem = fmt::format("dataset.validation_fraction: {} leaves none of the {} rows to validate on",
+                                          dataset.validation_fraction, setup.index->train.size());
+  const bool needed = config.evaluation.keep_best || config.evaluation.early_stopping_patience;
+  if (!needed) return observer.on_warning(problem + ", so that there is no evaluation; raise it");
+  throw Error(ErrorKind::kUsage, fmt::format("{}, and evaluation.{} needs some; raise it", problem,
+                                             config.evaluation.keep_best ? "keep_best" : "early_stopping_patience"));
 }
 
 // The PEFT folder to continue from, found as every path of a configuration file is.
@@ -116,7 +128,12 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
   options.on_skipped = on_skipped;
   setup.index = std::make_shared<DatasetIndex>(index_dataset(rows.string(), *setup.tokenizer, options));
   throw_if_stopped();
-  tell_about(*setup.index, observer);
+  observer.on_note(
+      fmt::format("{}: {} rows read, {} to train on with {} target tokens, {} to validate on; longest row {} "
+                  "tokens",
+                  setup.index->file, setup.index->rows_read, setup.index->train.size(),
+                  count_targets(setup.index->train), setup.index->validation.size(), setup.index->longest_tokens));
+  warn_about(*setup.index, observer);
   if (config.dataset.validation_path) {
     const fs::path file = require_validation_file(*config.dataset.validation_path, config_file);
     options.validation_fraction = 0;
@@ -126,10 +143,12 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
     setup.validation_rows = setup.validation_index->train;
     observer.on_note(fmt::format("{}: {} rows to validate on with {} target tokens", file.string(),
                                  setup.validation_rows.size(), count_targets(setup.validation_rows)));
+    warn_about(*setup.validation_index, observer);
   } else if (!setup.index->validation.empty()) {
     setup.validation_index = setup.index;
     setup.validation_rows = setup.index->validation;
   }
+  check_validation(config, setup, observer);
 
   setup.plan = make_plan(config, *setup.index, max_seq_length, setup.tokenizer->pad_id());
   for (const std::string& warning : plan_warnings(config, setup.plan.total_steps)) observer.on_warning(warning);

@@ -256,6 +256,32 @@ TEST_F(RunTrainingTest, validation_rows_are_not_trained_on) {
   EXPECT_EQ(observer_.evaluations[0].eval_tokens, report["training"]["validation_target_tokens"]);
 }
 
+TEST_F(RunTrainingTest, rows_of_a_validation_file_are_told_about_as_training_rows_are) {
+  const fs::path file = tiny_.files().write("validation.jsonl", R"({"prompt": "<start_of_turn>", "response": "y"})"
+                                                                "\nnonsense\n");
+  train({"dataset.validation_path=" + file.string(), "training.max_steps=1", "dataset.on_bad_record=skip"});
+  EXPECT_THAT(observer_.warnings, Contains(HasSubstr("validation.jsonl: 1 rows skipped (the first: ")));
+  EXPECT_THAT(observer_.warnings, Contains(HasSubstr("validation.jsonl: 1 rows spell a control token")));
+  const json report = json::parse(read_file(tiny_.run_folder() / "data_report.json"))["validation"];
+  EXPECT_EQ(report["training_rows"], 0);
+  EXPECT_EQ(report["validation_rows"], 1);
+  EXPECT_EQ(report["validation_target_tokens"], observer_.evaluations.at(0).eval_tokens);
+}
+
+TEST_F(RunTrainingTest, an_evaluation_that_cannot_be_or_says_nothing_is_not_passed_over) {
+  train({"dataset.validation_path=" + tiny_.data().string(), "training.max_steps=1"}, "same");
+  EXPECT_THAT(observer_.warnings, Contains(HasSubstr("the file holds the rows that are trained on")));
+  train({"dataset.validation_fraction=1e-9", "training.max_steps=1"}, "none");
+  EXPECT_THAT(observer_.warnings,
+              Contains("dataset.validation_fraction: 1e-09 leaves none of the 11 rows to validate on, so that there is "
+                       "no evaluation; raise it"));
+  std::string message;
+  EXPECT_EQ(kind_of_failure(tiny_.request({"dataset.validation_fraction=1e-9", "evaluation.keep_best=true"}, "best"),
+                            message),
+            ErrorKind::kUsage);
+  EXPECT_THAT(message, HasSubstr("leaves none of the 11 rows to validate on, and evaluation.keep_best needs some"));
+}
+
 TEST_F(RunTrainingTest, early_stopping_counts_evaluations_without_improvement) {
   // With a learning rate that breaks the model the first evaluation stays the best.
   const std::vector<std::string> assignments = {"dataset.validation_path=" + tiny_.data().string(),
