@@ -27,6 +27,7 @@ Span find_service_key(std::string_view text, size_t from) {
   if (begin == std::string_view::npos) return {};
   size_t end = begin + kServiceKey.size();
   while (end < text.size() && !ends_a_word(text[end])) ++end;
+  while (end > begin && (text[end - 1] == ':' || text[end - 1] == ';')) --end;  // belong to the sentence around it
   return {begin, end, "tunix_sk_***"};
 }
 

@@ -32,10 +32,9 @@ std::optional<fs::path> choose_checkpoint(const TrainRequest& request, const Che
   for (const CheckpointVerdict& verdict : folders.rejected()) {
     reasons += fmt::format("\n  {}: {}", verdict.folder.string(), verdict.problem);
   }
-  throw Error(
-      ErrorKind::kCheckpoint,
-      fmt::format("{}: no checkpoint can be used:{}\nRestore one from a copy, or start anew with --resume never",
-                  request.place.folder.string(), reasons));
+  throw Error(ErrorKind::kCheckpoint, fmt::format("{}: no checkpoint can be used:{}\nRestore one from a copy, or start "
+                                                  "anew with --resume never or in another folder",
+                                                  request.place.folder.string(), reasons));
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ std::vector<std::string> require_same_origin(const RunOrigin& before, const RunO
     throw Error(
         ErrorKind::kCheckpoint,
         fmt::format("{}: was made from something else than this run:{}\nUndo the change, start anew with --resume "
-                    "never, or accept it with{}",
+                    "never or in another folder, or accept it with{}",
                     checkpoint, refused, remedy));
   }
   return notes;

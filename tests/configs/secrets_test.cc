@@ -42,6 +42,7 @@ TEST(Secrets, MaskingLeavesNothingOfTheSecret) {
   EXPECT_EQ(without_secrets("postgresql://user:p@ss:w/rd@host/db"), "postgresql://***@host/db");
   EXPECT_EQ(without_secrets("a hf_abcdefghijklmnopqrstuvwx b"), "a hf_*** b");
   EXPECT_EQ(without_secrets("tunix_sk_a tunix_sk_b"), "tunix_sk_*** tunix_sk_***");
+  EXPECT_EQ(without_secrets("--set a=tunix_sk_b: no"), "--set a=tunix_sk_***: no");
   EXPECT_EQ(without_secrets("nothing here"), "nothing here");
   EXPECT_EQ(without_secrets("-----BEGIN KEY-----\nabc"), "***");
 }

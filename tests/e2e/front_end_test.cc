@@ -2,6 +2,7 @@
 // memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <limits>
@@ -89,6 +90,65 @@ TEST(FrontEnd, WithoutAManifestTheSecondLineNamesTheDataFile) {
                     {.folder = dir.path()});
   EXPECT_EQ(manifest.exit_code, 3);
   EXPECT_THAT(manifest.err, HasSubstr("Manifest not found: gone/manifest.json"));
+}
+
+TEST(FrontEnd, ADryRunLooksAtEveryPlaceThatIsNamed) {
+  const TempDir dir;
+  dir.write("rows.jsonl", "");
+  dir.write("file", "");
+  dir.write("c.yaml", "model: {base_model: google/gemma-2b-it}\ndataset: {data_path: rows.jsonl}\n");
+  const auto dry = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = {"train", "--config", "c.yaml", "--dry-run"};
+    words.insert(words.end(), more.begin(), more.end());
+    return gemma_sft_run(words, {.folder = dir.path()});
+  };
+  EXPECT_EQ(dry({"--resume", "gone"}).exit_code, 13);
+  EXPECT_THAT(dry({"--resume", "gone"}).err, HasSubstr("--resume gone: not found"));
+  EXPECT_EQ(dry({"--data", "."}).exit_code, 3);
+  // Where training could not write is a warning: nothing is written now.
+  for (const std::string option : {"--output", "--output-dir"}) {
+    const ProcessResult bucket = dry({option, "gs://bucket/runs"});
+    EXPECT_EQ(bucket.exit_code, 0);
+    EXPECT_THAT(bucket.err, HasSubstr("warning: the output place is a bucket"));
+    EXPECT_THAT(dry({option, "gs://bucket/runs", "--backend", "tunix"}).err, Not(HasSubstr("the output place")));
+    const ProcessResult file = dry({option, "file"});
+    EXPECT_EQ(file.exit_code, 0);
+    EXPECT_THAT(file.err, HasSubstr("cannot make the run folder"));
+  }
+}
+
+TEST(FrontEnd, AnOutputFileNeverTakesThePlaceOfStdoutOrADevice) {
+  const TempDir dir;
+  dir.write("rows.jsonl", "{\"text\": \"x\"}\n");
+  dir.write("out.jsonl", "");
+  ASSERT_EQ(::mkfifo((dir / "pipe").c_str(), 0600), 0);
+  const std::string model = std::string(GEMMA_SFT_SOURCE_DIR) + "/tests/golden/tokens";
+  const auto tokenize = [&](const std::string& output) {
+    return gemma_sft_run({"tokenize", "--model", model, "--input", "rows.jsonl", "--output", output},
+                         {.folder = dir.path(), .stdout_to = dir / "out.jsonl"});
+  };
+  for (const char* output : {"/dev/stdout", "out.jsonl"}) {
+    const ProcessResult result = tokenize(output);
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_THAT(result.err, HasSubstr("is where stdout goes; without --output"));
+  }
+  EXPECT_EQ(tokenize("pipe").exit_code, 2);
+  EXPECT_THAT(tokenize("pipe").err, HasSubstr("is a pipe, socket or device"));
+  EXPECT_TRUE(fs::is_fifo(dir / "pipe"));
+}
+
+TEST(FrontEnd, GenerateWarnsOfOptionsThatChangeNothingAndNamesTheModelOfARunFolder) {
+  const TempDir dir;
+  dir.write("run/final_model/config.json", "{}");
+  const ProcessResult run = gemma_sft_run({"generate", "--model", "run", "--prompt", "x"}, {.folder = dir.path()});
+  EXPECT_EQ(run.exit_code, 12);
+  EXPECT_EQ(run.err, "error: run: is a run folder; its model is run/final_model\n");
+  const std::string model = std::string(GEMMA_SFT_SOURCE_DIR) + "/tests/golden/gemma-1-mqa/model";
+  const ProcessResult unused = gemma_sft_run({"generate", "--model", model, "--revision", "main", "--base", model,
+                                              "--top-k", "5", "--prompt", "x", "--max-new-tokens", "1"});
+  EXPECT_THAT(unused.err, HasSubstr("warning: --revision has no effect"));
+  EXPECT_THAT(unused.err, HasSubstr("warning: --base has no effect"));
+  EXPECT_THAT(unused.err, HasSubstr("warning: --top-k and --top-p have no effect"));
 }
 
 TEST(FrontEnd, TheOutputPlaceFollowsFlagThenEnvironmentThenFile) {

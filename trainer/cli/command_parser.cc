@@ -290,6 +290,14 @@ std::string device_of(const CommandParser& parser) {
   const std::string device = parser.find("--device").value_or("auto");
   const bool numbered = device.starts_with("cuda:") && device.size() > 5 && device.size() < 9 &&
                         device.find_first_not_of("0123456789", 5) == std::string::npos;
+  // What these words mean elsewhere; the nearest word would be cpu.
+  if (device == "gpu")
+    parser.fail("--device: expected one of auto, cpu, cuda, cuda:N, found \"gpu\"; a GPU is cuda here");
+  if (device == "tpu") {
+    parser.fail(
+        "--device: expected one of auto, cpu, cuda, cuda:N, found \"tpu\"; TPUs are reached through the Tunix job "
+        "service: give the configuration a tunix: section");
+  }
   if (device != "auto" && device != "cpu" && device != "cuda" && !numbered) {
     parser.fail_choice("--device", device, {"auto", "cpu", "cuda", "cuda:N"});
   }
@@ -312,7 +320,7 @@ SamplingArguments sampling_of(const CommandParser& parser) {
   sampling.temperature = parser.find_number<double>("--temperature", 0.0, 100.0).value_or(sampling.temperature);
   sampling.top_k = parser.find_number<int64_t>("--top-k", 0, kAnyCount).value_or(sampling.top_k);
   sampling.top_p = parser.find_number<double>("--top-p", 0.0, 1.0).value_or(sampling.top_p);
-  if (sampling.top_p == 0) parser.fail("--top-p: expected a number above 0 and at most 1, found \"0\"");
+  if (sampling.top_p == 0) parser.fail("--top-p: expected a number above 0, found \"0\"");
   sampling.seed = parser.find_number<uint64_t>("--seed", 0, UINT64_MAX).value_or(sampling.seed);
   return sampling;
 }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "configs/error.h"
 #include "configs/secrets.h"
 #include "trainer/cli/status_lines.h"
 #include "trainer/cli/train_request.h"
@@ -22,6 +23,19 @@ std::optional<int64_t> most_rows(const RunConfig& config, const DatasetPlaces& d
   if (config.dataset.max_samples) rows = std::min(rows, *config.dataset.max_samples);
   if (rows < 1) return std::nullopt;
   return rows;
+}
+
+// What train would meet where it has to write.
+std::optional<std::string> place_warning(const std::filesystem::path& folder) {
+  if (folder.string().starts_with("gs://")) {
+    return "the output place is a bucket: train on this machine cannot write there and refuses it";
+  }
+  try {
+    require_writable_place(folder);
+  } catch (const Error& problem) {  // no error: nothing is written now, and training may happen elsewhere
+    return problem.what();
+  }
+  return std::nullopt;
 }
 
 std::vector<std::string> find_warnings(const TrainRequest& request, const DatasetPlaces& dataset, bool is_job) {
@@ -43,8 +57,8 @@ std::vector<std::string> find_warnings(const TrainRequest& request, const Datase
   if (is_job) {
     const std::vector<std::string> about_job = job_settings_warnings(config);
     warnings.insert(warnings.end(), about_job.begin(), about_job.end());
-  } else if (config.output.run_dir.starts_with("gs://")) {
-    warnings.push_back("output.run_dir is a bucket: train on this machine cannot write there and refuses it");
+  } else if (const auto about_place = place_warning(request.place.folder)) {
+    warnings.push_back(*about_place);
   }
   return warnings;
 }
@@ -55,6 +69,7 @@ int run_dry_run(const TrainArguments& arguments, const Output& output) {
   const TrainRequest request = make_train_request(arguments);
   const bool is_job = goes_to_job_service(arguments, request.loaded.config);
   if (is_job) require_job_settings(request.loaded.config);
+  require_resume_folder(request);
   print_config_status(request, output);
   const DatasetPlaces dataset = find_dataset(request.loaded);
   print_dataset_status(request, dataset, output);

@@ -41,7 +41,25 @@ void require_model(const std::string& model, const std::optional<std::string>& r
     if (base) load_gemma_config(require_model_folder(*base, std::nullopt));
     return;
   }
+  const fs::path inside = fs::path(model) / "final_model";
+  std::error_code unknown;
+  if (!fs::exists(fs::path(model) / "config.json", unknown) && fs::is_directory(inside, unknown)) {
+    throw Error(ErrorKind::kModel, fmt::format("{}: is a run folder; its model is {}", model, inside.string()));
+  }
   load_gemma_config(require_model_folder(model, revision));
+}
+
+// Nothing is passed over silently.
+void warn_of_unused(const std::string& model, const std::optional<std::string>& revision,
+                    const std::optional<std::string>& base, const SamplingArguments& sampling, const Output& output) {
+  std::error_code unknown;
+  if (revision && fs::is_directory(model, unknown)) {
+    output.warn("--revision has no effect, because --model is a folder");
+  }
+  if (base && !is_adapter(model)) output.warn("--base has no effect, because --model is no PEFT folder");
+  if (sampling.temperature == 0 && (sampling.top_k > 0 || sampling.top_p < 1)) {
+    output.warn("--top-k and --top-p have no effect with --temperature 0, which takes the most likely token");
+  }
 }
 
 void require_input(const std::string& name, const std::string& file) {
@@ -60,18 +78,20 @@ void check_train(const TrainArguments& arguments) {
   require_startable(request, find_dataset(request.loaded));
 }
 
-void check_generate(const GenerateArguments& arguments) {
+void check_generate(const GenerateArguments& arguments, const Output& output) {
   if (arguments.input) require_input("--input", *arguments.input);
   RowWriter::require_place(arguments.output);
   require_device(arguments.device);
   require_model(arguments.model, arguments.revision, arguments.adapter, arguments.base);
+  warn_of_unused(arguments.model, arguments.revision, arguments.base, arguments.sampling, output);
 }
 
-void check_eval(const EvalArguments& arguments) {
+void check_eval(const EvalArguments& arguments, const Output& output) {
   require_input("--input", arguments.input);
   RowWriter::require_place(arguments.output);
   require_device(arguments.device);
   require_model(arguments.model, std::nullopt, arguments.adapter, arguments.base);
+  warn_of_unused(arguments.model, std::nullopt, arguments.base, arguments.sampling, output);
 }
 
 void check_export(const ExportArguments& arguments) {

@@ -21,9 +21,10 @@ constexpr int64_t kDefaultMaxSequence = 2048;
 std::string length_note(const RowExplanation& row, const IndexOptions& options) {
   const auto length = static_cast<int64_t>(row.tokens.size()) + row.cut_tokens;
   if (length <= options.max_seq_length) return "";
-  const char* consequence = options.on_long == OnLong::kTruncate ? "truncate cuts it to what is shown"
-                            : options.on_long == OnLong::kSkip   ? "skip leaves it out of training"
-                                                                 : "fail makes it a bad record";
+  const char* consequence = options.on_long == OnLong::kSkip   ? "skip leaves it out of training"
+                            : options.on_long == OnLong::kFail ? "fail makes it a bad record"
+                            : row.target_tokens > 0            ? "truncate cuts it to what is shown"
+                                                    : "truncate would leave no target, which makes it a bad record";
   return fmt::format("the row has {} tokens and model.max_seq_length is {}: dataset.on_long: {}", length,
                      options.max_seq_length, consequence);
 }

@@ -39,11 +39,11 @@ class FrontEnd {
     start_engine(words_);
   }
   int operator()(const GenerateArguments& arguments) const {
-    check_generate(arguments);
+    check_generate(arguments, output_);
     start_engine(words_);
   }
   int operator()(const EvalArguments& arguments) const {
-    check_eval(arguments);
+    check_eval(arguments, output_);
     start_engine(words_);
   }
   int operator()(const ExportArguments& arguments) const {

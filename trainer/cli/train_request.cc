@@ -114,6 +114,14 @@ fs::path require_rows(const DatasetPlaces& dataset) {
   throw Error(ErrorKind::kData, fmt::format("Data file not found: {}; {}", tried, remedy));
 }
 
+void require_resume_folder(const TrainRequest& request) {
+  if (!request.resume_folder || fs::is_directory(*request.resume_folder)) return;
+  throw Error(ErrorKind::kCheckpoint,
+              fmt::format("--resume {}: not found; expected auto, never, a checkpoint folder or a "
+                          "run folder",
+                          request.resume_folder->string()));
+}
+
 bool comes_from_database(const LoadedConfig& loaded, const DatasetPlaces& dataset) {
   return !dataset.rows.found && dataset.manifest && !dataset.manifest->trace_ids.empty() &&
          loaded.config.dataset.format != DataFormat::kTokens && EnvironmentReader().find("DATABASE_URL").has_value();
@@ -132,12 +140,7 @@ void require_startable(const TrainRequest& request, const DatasetPlaces& dataset
   const auto local = find_configured_path(model.base_model, request.loaded.file);
   load_gemma_config(require_model_folder(local ? local->string() : model.base_model, model.revision));
   require_writable_place(request.place.folder);
-  if (request.resume_folder && !fs::is_directory(*request.resume_folder)) {
-    throw Error(ErrorKind::kCheckpoint,
-                fmt::format("--resume {}: not found; expected auto, never, a checkpoint folder or a "
-                            "run folder",
-                            request.resume_folder->string()));
-  }
+  require_resume_folder(request);
 }
 
 void require_writable_place(const fs::path& folder) {

@@ -15,7 +15,7 @@ namespace gemma_sft {
 TrainRequest make_train_request(const TrainArguments& arguments);
 
 // Where the rows come from. Throws Error(kData) when a manifest, data file or validation file that is named is absent
-// or the manifest is not a manifest; rows that a manifest leaves to be found may be missing.
+// or a folder, or the manifest is not a manifest; rows that a manifest leaves to be found may be missing.
 struct DatasetPlaces {
   std::optional<std::filesystem::path> manifest_file;
   std::optional<Manifest> manifest;
@@ -33,6 +33,9 @@ bool needs_rows_from_database(const TrainArguments& arguments);
 // Everything else that can be known before LibTorch is loaded: a local place, rows, model folder,
 // device, place to write to, checkpoint to resume from. Throws Error.
 void require_startable(const TrainRequest& request, const DatasetPlaces& dataset);
+
+// The folder that --resume names is there. Throws Error(kCheckpoint).
+void require_resume_folder(const TrainRequest& request);
 
 // `folder` can be made or written to, as far as permissions tell. Throws Error(kIo).
 void require_writable_place(const std::filesystem::path& folder);

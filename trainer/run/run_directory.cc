@@ -118,7 +118,7 @@ RunLock::RunLock(const fs::path& folder, FileSystem& files) {
     descriptor_ = -1;
     if (error == EWOULDBLOCK) {
       throw Error(ErrorKind::kUsage, folder.string() + ": in use by " + owner +
-                                         "; wait for it or stop it, or give this run another --run-id");
+                                         "; wait for it or stop it, or give this run another --run-id or --output");
     }
     throw file_error("lock", path, error);
   }

@@ -94,6 +94,8 @@ TEST(CommandLine, AMistypedWordGetsTheNearestKnownOne) {
   EXPECT_THAT(refusal({"trian"}), HasSubstr("unknown command \"trian\"; did you mean train?"));
   EXPECT_THAT(refusal({"config", "shw"}), HasSubstr("did you mean show?"));
   EXPECT_THAT(refusal({"train", "--config", "c", "--device", "cdua"}), HasSubstr("did you mean cuda?"));
+  EXPECT_THAT(refusal({"train", "--config", "c", "--device", "gpu"}), HasSubstr("found \"gpu\"; a GPU is cuda here"));
+  EXPECT_THAT(refusal({"train", "--config", "c", "--device", "tpu"}), HasSubstr("the Tunix job service"));
   EXPECT_THAT(refusal({"train", "--config", "c", "--allow-changed", "data,confg"}), HasSubstr("did you mean config?"));
 }
 
