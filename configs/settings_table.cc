@@ -142,11 +142,20 @@ Field only(Field text, std::vector<std::string> choices) {
   return text;
 }
 
+// ${HOME} anywhere, $HOME as the beginning of a folder's name.
+bool holds_variable(const std::string& text) {
+  for (size_t at = text.find('$'); at != std::string::npos; at = text.find('$', at + 1)) {
+    const char next = at + 1 < text.size() ? text[at + 1] : '\0';
+    const bool begins_a_name = at == 0 || text[at - 1] == '/';
+    const bool is_letter = (next >= 'A' && next <= 'Z') || (next >= 'a' && next <= 'z') || next == '_';
+    if (next == '{' || (begins_a_name && is_letter)) return true;
+  }
+  return false;
+}
+
 std::string path_problem(const std::string& text) {
   if (text == "~" || text.substr(0, 2) == "~/") return "~ is not expanded; write the whole path";
-  if (text.find("${") != std::string::npos) {
-    return "variables are not expanded; write the path itself";
-  }
+  if (holds_variable(text)) return "variables are not expanded; write the path itself";
   return "";
 }
 

@@ -57,8 +57,11 @@ bool is_hub_id(const std::string& text) {
   return true;
 }
 
-bool is_commit(const std::string& text) {
-  return text.size() == 40 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+// The name of a snapshot's folder. On the hub it is a commit's 40 hex digits; the hub's own client takes whatever a
+// file below refs/ says.
+bool is_snapshot_name(const std::string& text) {
+  constexpr char kPlain[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-";
+  return !text.empty() && text != "." && text != ".." && text.find_first_not_of(kPlain) == std::string::npos;
 }
 
 // A branch or tag may have slashes ("refs/pr/1"), but must stay below the refs folder.
@@ -165,7 +168,7 @@ fs::path require_snapshot(const std::string& id, const std::optional<std::string
   std::error_code unknown;
   if (fs::is_regular_file(reference, unknown)) commit = trimmed(read_file(reference, 4096));
   const fs::path snapshot = repository / "snapshots" / commit;
-  if (!is_commit(commit) || !fs::is_directory(snapshot)) {
+  if (!is_snapshot_name(commit) || !fs::is_directory(snapshot)) {
     fail_absent(id, revision,
                 fmt::format("revision {} not found in the local Hugging Face cache ({})", printable(wanted),
                             repository.string()));

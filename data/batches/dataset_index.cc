@@ -213,33 +213,11 @@ class Indexer {
 
   // What is wrong with the row apart from its length, if anything.
   std::optional<RowProblem> check(const Example& example, const TokenizedExample& tokenized, const RowOffset& offset) {
-    const auto& ids = tokenized.input_ids;
-    const auto& mask = tokenized.loss_mask;
-    if (example.tokens) {
-      for (size_t i = 0; i < ids.size(); ++i) {
-        if (ids[i] >= 0 && ids[i] < vocab_size_) continue;
-        return problem(example, column_of_member(line_at(offset), "input_ids", i), fmt::format("input_ids[{}]", i),
-                       fmt::format("expected an id of the vocabulary, 0 to {}, found {}", vocab_size_ - 1, ids[i]));
-      }
-      if (ids.empty() || ids.size() != mask.size() || mask[0] != 0) {
-        return problem(example, column_of_member(line_at(offset), "loss_mask"), "loss_mask",
-                       "expected as many values as input_ids, the first of them 0; found something else");
-      }
-    } else {
-      const auto bos = std::count(ids.begin(), ids.end(), tokenizer_.bos_id());
-      if (bos != 1) {
-        return problem(example, 1, "row",
-                       fmt::format("expected exactly one <bos>, found {}: the text spells it; remove it there, or set "
-                                   "dataset.parse_control_tokens: false",
-                                   bos));
-      }
-      const size_t n = ids.size();
-      if (n < 3 || ids[n - 2] != tokenizer_.end_of_turn_id() || mask[n - 2] == 0 || mask[n - 1] == 0) {
-        return problem(example, 1, "row", "expected the last <end_of_turn> to be a target, found that it is none");
-      }
-    }
-    if (count_targets(tokenized) == 0) return problem(example, 1, "row", "expected at least one target, found none");
-    return std::nullopt;
+    const auto unfit = find_unfit(example, tokenized, tokenizer_, vocab_size_);
+    if (!unfit) return std::nullopt;
+    if (unfit->field == "row") return problem(example, 1, unfit->field, unfit->what);
+    const std::string name = unfit->element ? fmt::format("{}[{}]", unfit->field, *unfit->element) : unfit->field;
+    return problem(example, column_of_member(line_at(offset), unfit->field, unfit->element), name, unfit->what);
   }
 
   // True when the row is good.
@@ -367,6 +345,37 @@ class Indexer {
 };
 
 }  // namespace
+
+std::optional<UnfitRow> find_unfit(const Example& example, const TokenizedExample& tokenized,
+                                   const Tokenizer& tokenizer, int64_t vocab_size) {
+  const auto& ids = tokenized.input_ids;
+  const auto& mask = tokenized.loss_mask;
+  if (example.tokens) {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] >= 0 && ids[i] < vocab_size) continue;
+      return UnfitRow{"input_ids", i,
+                      fmt::format("expected an id of the vocabulary, 0 to {}, found {}", vocab_size - 1, ids[i])};
+    }
+    if (ids.empty() || ids.size() != mask.size() || mask[0] != 0) {
+      return UnfitRow{"loss_mask", std::nullopt,
+                      "expected as many values as input_ids, the first of them 0; found something else"};
+    }
+  } else {
+    const auto bos = std::count(ids.begin(), ids.end(), tokenizer.bos_id());
+    if (bos != 1) {
+      return UnfitRow{"row", std::nullopt,
+                      fmt::format("expected exactly one <bos>, found {}: the text spells it; remove it there, or set "
+                                  "dataset.parse_control_tokens: false",
+                                  bos)};
+    }
+    const size_t n = ids.size();
+    if (n < 3 || ids[n - 2] != tokenizer.end_of_turn_id() || mask[n - 2] == 0 || mask[n - 1] == 0) {
+      return UnfitRow{"row", std::nullopt, "expected the last <end_of_turn> to be a target, found that it is none"};
+    }
+  }
+  if (count_targets(tokenized) == 0) return UnfitRow{"row", std::nullopt, "expected at least one target, found none"};
+  return std::nullopt;
+}
 
 DatasetIndex index_dataset(const std::string& file, const Tokenizer& tokenizer, const IndexOptions& options) {
   return Indexer(file, tokenizer, options).run();

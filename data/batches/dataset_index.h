@@ -70,6 +70,16 @@ struct DatasetIndex {
 // runs.
 DatasetIndex index_dataset(const std::string& file, const Tokenizer& tokenizer, const IndexOptions& options);
 
+// What keeps a tokenised row from being trained on, its length apart.
+struct UnfitRow {
+  std::string field;  // "row" for the whole of it
+  std::optional<size_t> element;
+  std::string what;  // "expected ..., found ..."
+};
+// Nullopt: the row is good. `vocab_size`: the ids of format `tokens` must be below.
+std::optional<UnfitRow> find_unfit(const Example& example, const TokenizedExample& tokenized,
+                                   const Tokenizer& tokenizer, int64_t vocab_size);
+
 // Which side of the split a prompt is on: a pure function of its trimmed text, the same in every file.
 bool is_validation_prompt(std::string_view prompt, double fraction);
 

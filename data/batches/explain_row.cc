@@ -63,19 +63,19 @@ RowExplanation explain_row(const std::string& file, int64_t row, std::shared_ptr
   const ControlTokens mode = options.parse_control_tokens ? ControlTokens::kParse : ControlTokens::kLiteral;
   TokenizedExample tokenized = tokenize_example(*tokenizer, example, mode);
   const int64_t vocab_size = options.vocab_size > 0 ? options.vocab_size : tokenizer->size();
-  for (size_t i = 0; i < tokenized.input_ids.size(); ++i) {
-    if (tokenized.input_ids[i] < vocab_size) continue;
+  const auto unfit = find_unfit(example, tokenized, *tokenizer, vocab_size);
+  if (unfit && unfit->element) {  // an id without a piece cannot be shown
     const std::string line =
         LineReader(InputFile(file), ExampleReader::kDefaultMaxLineBytes).at(offset.byte, offset.line).text;
-    throw Error(ErrorKind::kData,
-                fmt::format("{}:{}:{}: input_ids[{}]: expected an id of the vocabulary, 0 to {}, found {}", file,
-                            example.place.line, column_of_member(line, "input_ids", i), i, vocab_size - 1,
-                            tokenized.input_ids[i]));
+    throw Error(ErrorKind::kData, fmt::format("{}:{}:{}: {}[{}]: {}", file, example.place.line,
+                                              column_of_member(line, unfit->field, unfit->element), unfit->field,
+                                              *unfit->element, unfit->what));
   }
 
   RowExplanation explanation;
   explanation.id = example.id;
   explanation.place = example.place;
+  if (unfit) explanation.problem = fmt::format("{}: {}", unfit->field, unfit->what);
   explanation.spells_control_token = std::any_of(example.turns.begin(), example.turns.end(), [&](const Turn& turn) {
     return tokenizer->spells_control_token(turn.text);
   });

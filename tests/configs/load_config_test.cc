@@ -275,6 +275,10 @@ TEST(LoadConfig, TextThatIsNoPathIsRefused) {
   EXPECT_EQ(problems("${HOME}/runs"),
             "c.yaml:6:12: output.run_dir: found \"${HOME}/runs\"; variables are not expanded; write "
             "the path itself");
+  EXPECT_EQ(problems("/data/$USER/runs"),
+            "c.yaml:6:12: output.run_dir: found \"/data/$USER/runs\"; variables are not expanded; write "
+            "the path itself");
+  EXPECT_EQ(problems("costs_in_$"), "");
   EXPECT_EQ(problems("s3://bucket/runs"),
             "c.yaml:6:12: output.run_dir: found \"s3://bucket/runs\"; s3:// is not supported; write "
             "a folder or gs://bucket/folder");

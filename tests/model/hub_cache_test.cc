@@ -108,6 +108,13 @@ TEST_F(HubCache, ARevisionIsABranchATagOrACommit) {
   EXPECT_EQ(require_model_folder("google/gemma-2b-it", "main"), snapshot);
   EXPECT_EQ(require_model_folder("google/gemma-2b-it", kCommit), snapshot);
   EXPECT_EQ(require_model_folder("google/gemma-2b-it", "refs/pr/1"), other.parent_path());
+  dir_.write("cache/models--google--gemma-2b-it/refs/short", "abc123");
+  const fs::path named = dir_.write("cache/models--google--gemma-2b-it/snapshots/abc123/config.json", "{}");
+  EXPECT_EQ(require_model_folder("google/gemma-2b-it", "short"), named.parent_path());
+  for (const char* outside : {"..", ".", "../snapshots", "/tmp", ""}) {
+    dir_.write("cache/models--google--gemma-2b-it/refs/outside", outside);
+    EXPECT_THAT(error_of("google/gemma-2b-it", "outside"), HasSubstr("revision outside not found")) << outside;
+  }
   EXPECT_THAT(error_of("google/gemma-2b-it", "v1.1"), HasSubstr("revision v1.1 not found"));
   EXPECT_THAT(error_of("google/gemma-2b-it", "v1.1"),
               HasSubstr("\n  hf download google/gemma-2b-it --revision v1.1\n"));

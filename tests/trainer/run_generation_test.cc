@@ -117,12 +117,12 @@ TEST_F(RunGenerationTest, generation_stops_where_generation_config_says_and_the_
 
 TEST_F(RunGenerationTest, an_answer_beyond_the_models_positions_is_marked) {
   json config = json::parse(read_file(tiny_.base_model() / "config.json"));
-  config["max_position_embeddings"] = 24;
+  config["max_position_embeddings"] = 64;
   tiny_.files().write("base/config.json", config.dump());
   GenerationRequest asked = request("Hello");
   asked.ignore_eos = true;
   EXPECT_FALSE(run(asked)[0].beyond_maximum);
-  asked.max_new_tokens = 24;
+  asked.max_new_tokens = 64;
   EXPECT_TRUE(run(asked)[0].beyond_maximum);
 }
 

@@ -49,6 +49,7 @@ int run_explain(const ExplainArguments& arguments, const Output& output) {
   options.parse_control_tokens = config.dataset.parse_control_tokens;
   const RowExplanation row = explain_row(rows.string(), arguments.row, Tokenizer::load(folder), options);
   output.print(output.json() ? to_json(row) + "\n" : to_text(row));
+  if (!row.problem.empty()) output.warn("the row is a bad record: " + row.problem);
   const std::string note = length_note(row, options);
   if (!note.empty()) output.warn(note);
   return 0;

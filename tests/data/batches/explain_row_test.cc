@@ -93,6 +93,14 @@ TEST(ExplainRow, SaysWhatIsCut) {
   EXPECT_EQ(static_cast<int64_t>(whole.tokens.size()), length);
 }
 
+TEST(ExplainRow, SaysWhyTrainingWouldRefuseARowThatCanBeShown) {
+  const RowsFile file(training_row("a", "<bos>x", "y"));
+  EXPECT_EQ(explain_row(file.path(), 1, tiny_tokenizer(), {}).problem, "");
+  const RowExplanation doubled = explain_row(file.path(), 1, tiny_tokenizer(), {.parse_control_tokens = true});
+  EXPECT_THAT(doubled.problem, HasSubstr("row: expected exactly one <bos>, found 2"));
+  EXPECT_FALSE(doubled.tokens.empty());
+}
+
 TEST(ExplainRow, RefusesRowsThatAreNotThere) {
   const RowsFile file(training_row("a", "x", "y") + "{}\n");
   EXPECT_THAT(error_of(file, 0), HasSubstr("there is no row 0; the first is row 1"));
