@@ -85,13 +85,9 @@ std::optional<std::string> find_packed_ref(const fs::path& git, const std::strin
 }
 
 std::optional<std::string> existing_creation_time(const fs::path& path) {
-  std::string text;
-  try {
-    text = read_file(path, kMostManifestBytes);
-  } catch (const Error&) {
-    return std::nullopt;  // absent, or not what a run writes
-  }
-  const Json old = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  // Absent, or not what a run writes. One that is there and cannot be read is an error: its time would be lost.
+  if (!fs::is_regular_file(fs::symlink_status(path)) || fs::file_size(path) > kMostManifestBytes) return std::nullopt;
+  const Json old = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
   if (!old.is_object() || !old.contains("created_at") || !old["created_at"].is_string()) return std::nullopt;
   return old["created_at"].get<std::string>();
 }

@@ -2,11 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
 #include "tests/testing/failing_file_system.h"
+#include "tests/testing/hooked_file_system.h"
 #include "tests/testing/temp_dir.h"
 
 namespace gemma_sft {
@@ -71,6 +73,21 @@ TEST(RunManifest, TheTimeOfTheFirstStartIsKept) {
   dir.write("run_manifest.json", "{ broken");
   write_run_manifest(dir.path(), manifest, real_file_system());
   EXPECT_EQ(read_manifest(dir)["created_at"].get<std::string>().substr(0, 2), "20");
+}
+
+TEST(RunManifest, OneThatCannotBeReadIsAnErrorAndNotANewTime) {
+  const TempDir dir;
+  dir.write("run_manifest.json", "{\"created_at\": \"then\"}");
+  RunManifest manifest = example();
+  manifest.created_at.clear();
+  rlimit usual = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &usual), 0);
+  const rlimit no_more_files = {.rlim_cur = 0, .rlim_max = usual.rlim_max};
+  HookedFileSystem files([&](const std::filesystem::path&) { setrlimit(RLIMIT_NOFILE, &usual); });  // writing would do
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &no_more_files), 0);
+  EXPECT_THROW(write_run_manifest(dir.path(), manifest, files), Error);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &usual), 0);
+  EXPECT_EQ(read_manifest(dir)["created_at"], "then");
 }
 
 TEST(RunManifest, AFailedWriteLeavesTheOldOneWhole) {
