@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <optional>
 #include <random>
@@ -24,6 +25,19 @@ namespace {
 namespace fs = std::filesystem;
 
 using Contents = std::map<std::string, FileDigest>;
+
+// As Checkpointer saves: a checkpoint of one tensor of `weights`, whose size is a multiple of four. `on_contents` is
+// told what it holds before it becomes visible.
+void save_checkpoint(FileSystem& files, CheckpointFolders& folders, int64_t step, const std::string& weights,
+                     const std::function<void(const Contents&)>& on_contents) {
+  const fs::path temporary = folders.begin(step, 1 << 14);
+  const auto elements = static_cast<int64_t>(weights.size() / 4);
+  const WrittenFile written = write_safetensors(files, temporary / "model.safetensors",
+                                                {{"w", TensorDtype::kF32, {elements}, [&] { return weights.data(); }}});
+  const Contents contents = {{"model.safetensors", {written.bytes, written.sha256}}};
+  on_contents(contents);
+  folders.publish(temporary, step, contents);
+}
 
 // Starts, saves, crashes, restarts, is taken back: every call of it is in the journal, with each announcement as a note
 // "step <n>" and each cut of the metrics as "rows <n>".
@@ -103,18 +117,11 @@ class Journal {
     }
   }
 
-  // As Checkpointer saves, and TrainingLoop around it.
+  // With what TrainingLoop does around it.
   void save(WatchedCalls& watched, FileSystem& files, CheckpointFolders& folders, MetricsFile& metrics, int64_t step) {
     metrics.sync();
-    const fs::path temporary = folders.begin(step, 1 << 14);
-    Contents contents;
     const std::string weights(static_cast<size_t>(4 * (1 + pick(3000))), static_cast<char>('a' + pick(26)));
-    const auto elements = static_cast<int64_t>(weights.size() / 4);
-    const WrittenFile written = write_safetensors(
-        files, temporary / "model.safetensors", {{"w", TensorDtype::kF32, {elements}, [&] { return weights.data(); }}});
-    contents["model.safetensors"] = {written.bytes, written.sha256};
-    saved_[step].push_back(contents);
-    folders.publish(temporary, step, contents);
+    save_checkpoint(files, folders, step, weights, [&](const Contents& contents) { saved_[step].push_back(contents); });
     watched.note("step " + std::to_string(step));
     folders.rotate(step, std::nullopt);
   }
@@ -158,6 +165,54 @@ TEST(PowerLoss, what_was_announced_is_there_whatever_came_to_the_disk) {
                                            << moment << ", " << describe(cut) << ": " << loss;
       fs::remove_all(dir / "left");
     }
+  }
+}
+
+// What clears up after the first accident must not make a second one worse: the program ends at any call of saving a
+// step again, starts anew, and then the power fails.
+TEST(PowerLoss, a_checkpoint_that_was_being_replaced_survives_the_cut_after_the_restart) {
+  SuiteCount count("R4 power cuts after a crash amid a replacement");
+  std::mt19937_64 random(suite_seed());
+  const int64_t cuts = case_count(4, 40);
+  for (int64_t crash = 0;; ++crash) {
+    const TempDir dir{memory_folder()};
+    const fs::path run = dir / "run";
+    fs::create_directory(run);
+    ModelDisk disk(run);
+    std::vector<Contents> saved;
+    const auto on_contents = [&](const Contents& contents) { saved.push_back(contents); };
+    WatchedCalls watched(run);
+    CheckpointFolders first(run, "r", 1, real_file_system());
+    save_checkpoint(real_file_system(), first, 1, "aaaa", on_contents);
+    bool crashed = false;
+    try {
+      FailingFileSystem files({.call = crash, .kind = FaultKind::kCrash});
+      CheckpointFolders again(run, "r", 1, files);
+      again.open();
+      save_checkpoint(files, again, 1, "bbbbbbbb", on_contents);
+    } catch (const SimulatedCrash&) {
+      crashed = true;
+    }
+    const size_t before_restart = watched.calls().size();
+    CheckpointFolders(run, "r", 1, real_file_system()).open();
+
+    const std::vector<SystemCall> calls = watched.calls();
+    for (size_t done = 0; done <= calls.size(); ++done) {
+      for (int64_t i = 0; done >= before_restart && i < cuts; ++i) {
+        const PowerCut cut = random_power_cut(random);
+        disk.write_after(cut, random, dir / "left");
+        CheckpointFolders folders(dir / "left", "r", 1, real_file_system());
+        folders.open();
+        const bool whole =
+            folders.steps().contains(1) && folders.rejected().empty() &&
+            std::find(saved.begin(), saved.end(), verify_checkpoint(folders.folder(1)).manifest->files) != saved.end();
+        EXPECT_TRUE(count.add(whole)) << "seed " << suite_seed() << ", crash at call " << crash << ", cut after call "
+                                      << done << ", " << describe(cut);
+        fs::remove_all(dir / "left");
+      }
+      if (done < calls.size()) disk.apply(calls[done]);
+    }
+    if (!crashed) break;
   }
 }
 
