@@ -40,9 +40,13 @@ bool is_inside(const fs::path& path, const fs::path& root) {
 std::vector<fs::path> list_folder(const fs::path& folder) {
   std::vector<fs::path> paths;
   std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    paths.push_back(entry->path());
-  }
+  do {
+    paths.clear();
+    error.clear();
+    for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+      paths.push_back(entry->path());
+    }
+  } while (error == std::errc::interrupted);
   if (error == std::errc::not_enough_memory) throw std::bad_alloc();
   if (error && error != std::errc::no_such_file_or_directory) throw file_error("list", folder, error.value());
   return paths;

@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "configs/error.h"
+#include "data/files/folder_entry.h"
 #include "tests/testing/failing_file_system.h"
 #include "tests/testing/suite_count.h"
 #include "tests/testing/system_calls.h"
@@ -56,6 +57,7 @@ void write_run_folder(const fs::path& folder) {
   RunCompletion completion;
   completion.run_id = "r";
   write_completion(folder, completion, files);
+  list_folder(folder);
   log.on_finish();
 }
 
