@@ -217,18 +217,22 @@ class ManifestReader {
     size_t first_other = 0;
     value->each_element([&](const JsonValue& element) {
       const int64_t index = id_count_++;
-      const auto field = [&] { return fmt::format("trace_ids[{}]", index); };
-      if (element.kind() != JsonKind::kString || element.string().empty()) {
-        if (problem_count_ < kMaxKeptProblems) {
-          add_problem(element, field(), "a non-empty string");
-        } else {
+      const bool is_kept = problem_count_ < kMaxKeptProblems;  // millions are counted, and put into no words
+      std::string id = element.kind() == JsonKind::kString ? element.string() : std::string();
+      if (id.empty()) {
+        if (!is_kept) {
           ++problem_count_;
+        } else {
+          add_problem(element, fmt::format("trace_ids[{}]", index), "a non-empty string");
         }
       } else {
-        std::string id = element.string();
         if (!seen.insert(id).second) {
-          add_problem(element.byte(),
-                      fmt::format("{}: expected each id once, found {} again", field(), quoted_excerpt(id)));
+          if (!is_kept) {
+            ++problem_count_;
+          } else {
+            add_problem(element.byte(),
+                        fmt::format("trace_ids[{}]: expected each id once, found {} again", index, quoted_excerpt(id)));
+          }
         }
         if (!is_uuid(id) && others++ == 0) first_other = element.byte();
         if (problem_count_ < kMaxKeptProblems) ids.push_back(std::move(id));
