@@ -165,7 +165,8 @@ clean_cache() {
   [ -d "$cache" ] || { say "$cache does not exist"; return 0; }
   say "removing $(du -sh "$cache" | cut -f1) from $cache"
   rm -rf "$cache"/downloads "$cache"/libtorch-* "$cache"/sentencepiece-* "$cache"/clang-format-* "$cache"/nvcc-* "$cache"/work.* \
-    "$cache"/lock "$cache"/venv-gateway* "$cache"/venv-tunix* "$cache"/jax-tests
+    "$cache"/lock "$cache"/venv-* "$cache"/jax-tests "$cache"/postgres-* "$cache"/python-* "$cache"/python.lock \
+    "$cache"/side_by_side
   rmdir --ignore-fail-on-non-empty "$cache"
 }
 
