@@ -93,7 +93,7 @@ class Counted : public ::testing::Environment {
 inline Counted* const counted = dynamic_cast<Counted*>(::testing::AddGlobalTestEnvironment(new Counted));
 
 inline void expect_refused(const ProcessResult& result, const Refusal& expected, const std::string& what) {
-  const bool was_good = !::testing::Test::HasFailure();
+  const int failures_before = failures_so_far();
   EXPECT_EQ(result.signal, 0) << what << ": " << result.err.substr(0, 2000);
   EXPECT_FALSE(result.timed_out) << what;
   EXPECT_EQ(result.exit_code, expected.exit_code) << what << ": " << result.err.substr(0, 2000);
@@ -104,7 +104,7 @@ inline void expect_refused(const ProcessResult& result, const Refusal& expected,
   EXPECT_LT(result.cpu_seconds, 1.0) << what;
   EXPECT_LT(result.peak_memory_bytes, 64 << 20) << what;
 #endif
-  counted->count->add(was_good && !::testing::Test::HasFailure());
+  counted->count->add(failures_so_far() == failures_before);
 }
 
 class Hostile : public ::testing::Test {

@@ -45,6 +45,11 @@ bool SuiteCount::add(bool good) {
 
 void SuiteCount::note(const std::string& text) { notes_ += "; " + text; }
 
+int failures_so_far() {
+  const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
+  return test != nullptr ? test->result()->total_part_count() : 0;
+}
+
 void print_figure(const std::string& name, const std::string& figure) { print_line(name, figure, ""); }
 
 }  // namespace gemma_sft

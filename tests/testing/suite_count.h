@@ -38,6 +38,9 @@ class SuiteCount {
   int64_t cases_ = 0;
 };
 
+// Of the running test: a case is good when it adds none.
+int failures_so_far();
+
 // The line of a figure that is no count: `R7 verify speed: 1.4 GB/s (seed 1)`.
 void print_figure(const std::string& name, const std::string& figure);
 
