@@ -29,7 +29,7 @@ const std::vector<Alias>& aliases() {
       {.key = "training.use_bfloat16",
        .target = "training.precision",
        .translations = {{"true", "bf16_mixed"}, {"false", "fp32"}}},
-      {.key = "system_instruction", .why = "a system text belongs into the rows, as a system message in `messages`"},
+      {.key = "system_instruction", .why = "a system text belongs in the rows, as a system message in `messages`"},
       {.key = "data.format", .target = "dataset.format"},
       {.key = "data.shuffle", .target = "training.shuffle"},
       {.key = "data.shuffle_seed", .why = "training.seed gives the order of the rows"},

@@ -16,6 +16,7 @@
 #include "configs/error.h"
 #include "configs/model_name.h"
 #include "configs/nearest_key.h"
+#include "configs/other_trainers.h"
 #include "configs/scalar.h"
 #include "configs/secrets.h"
 #include "configs/settings.h"
@@ -240,6 +241,11 @@ class ConfigLoader {
   }
 
   void report_unknown(const Spot& spot, const std::string& key, bool holds_section) {
+    if (const OtherTrainersKey* other = find_other_trainers_key(key)) {
+      if (other->setting.empty()) return report(spot, key, fmt::format("unknown key; {}", other->remedy));
+      meant_.insert(std::string(other->setting));
+      return report(spot, key, fmt::format("unknown key; here it is {}", other->setting));
+    }
     std::vector<std::string> candidates;
     if (!holds_section) candidates = setting_keys();
     for (const std::string& section : sections()) candidates.push_back(section);
@@ -530,7 +536,17 @@ class ConfigLoader {
              "has no effect with training.lr_scheduler: constant, which never falls; remove one of "
              "them");
     }
+    const Spot* epochs = given("training.num_epochs");
+    const Spot* steps = given("training.max_steps");
+    if (epochs != nullptr && steps != nullptr && epochs->rank == steps->rank) {
+      warn(*epochs, "training.num_epochs", "has no effect, because training.max_steps wins; keep one of them");
+    }
     const bool bf16_weights = config.training.precision == Precision::kBf16 && config.lora.rank == 0;
+    if (bf16_weights && given("training.stochastic_rounding") == nullptr) {
+      warn(*given("training.precision"), "training.precision",
+           "bf16 weights lose updates below a 512th of their size, as most are; set training.stochastic_rounding: "
+           "true, or precision: bf16_mixed where there is memory for it");
+    }
     if (config.training.stochastic_rounding && !bf16_weights) {
       report(*given("training.stochastic_rounding"), "training.stochastic_rounding",
              "has no effect without training.precision: bf16 and all weights trained (lora.rank: 0); remove it");
@@ -538,6 +554,11 @@ class ConfigLoader {
     if (config.dataset.format == DataFormat::kTokens && config.dataset.parse_control_tokens) {
       report(*given("dataset.parse_control_tokens"), "dataset.parse_control_tokens",
              "has no effect with dataset.format: tokens, whose rows are ids already; remove it");
+    }
+    if (config.dataset.validation_path && config.dataset.validation_path == config.dataset.data_path) {
+      warn(*given("dataset.validation_path"), "dataset.validation_path",
+           "is the file that is trained on, so the evaluation loss says nothing about other rows; name another, or "
+           "set dataset.validation_fraction");
     }
     const bool validates = config.dataset.validation_path || config.dataset.validation_fraction > 0;
     if (validates || was_tried("dataset.validation_path") || was_tried("dataset.validation_fraction")) {

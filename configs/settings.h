@@ -64,7 +64,7 @@ struct Setting {
   bool required = false;
   bool changes_training = true;  // does another value give other weights?
   bool names_run = true;         // is the value part of what the run id is a digest of?
-  // Says what is wrong with a text, or gives nothing; empty function: any text will do.
+  // Says what is wrong with a text or with a name in a list, or gives nothing; empty function: any will do.
   std::string (*text_problem)(const std::string&) = nullptr;
   // Where the value has no effect it is not written by to_yaml; empty function: it always has one.
   bool (*has_effect)(const RunConfig&) = nullptr;

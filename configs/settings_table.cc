@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "configs/choice_names.h"
+#include "configs/module_pattern.h"
 
 namespace gemma_sft {
 namespace {
@@ -397,7 +398,10 @@ std::vector<Setting> training_settings() {
        .not_given = "bf16_mixed on CUDA, fp32 on the CPU",
        .refused = {{"fp16",
                     "Gemma's activations overflow half precision, whose largest value is 65504; "
-                    "use bf16_mixed, bf16 or fp32"}},
+                    "use bf16_mixed, bf16 or fp32"},
+                   {"float16", "it is fp16, in which Gemma's activations overflow; use bf16_mixed, bf16 or fp32"},
+                   {"bfloat16", "write bf16_mixed, which keeps fp32 weights beside, or bf16"},
+                   {"float32", "write fp32"}},
        .example = "bf16_mixed"},
       {.key = "training.stochastic_rounding",
        .field = in_training<&TrainingSection::stochastic_rounding>(),
@@ -453,7 +457,9 @@ std::vector<Setting> training_settings() {
        .help = "The optimizer.",
        .refused = {{"adafactor",
                     "this trainer's optimizer is adamw, and to train with it unasked would be silent; say adamw, with "
-                    "lora.rank or precision: bf16 where memory is short"}}},
+                    "lora.rank or precision: bf16 where memory is short"},
+                   {"adamw_torch", "write adamw"},
+                   {"adamw_torch_fused", "write adamw"}}},
   };
 }
 
@@ -481,6 +487,7 @@ std::vector<Setting> lora_settings() {
       {.key = "lora.target_modules",
        .field = in_lora<&LoraSection::target_modules>(),
        .help = "Linear layers that get LoRA matrices: names, module paths, or patterns with * and ?.",
+       .text_problem = target_problem,
        .has_effect = trains_lora,
        .example = "[q_proj, v_proj]",
        .example_needs = {"lora.rank=4"}},

@@ -47,6 +47,11 @@ std::string text_problem(const std::string& text) {
   return "";
 }
 
+// What this setting finds wrong with a text; empty: nothing.
+std::string own_problem(const Setting& setting, const std::string& text) {
+  return setting.text_problem != nullptr ? setting.text_problem(text) : "";
+}
+
 ReadValue read_text(const Setting& setting, const YamlNode& node) {
   if (node.kind != YamlNode::Kind::kScalar) return wrong(setting, node);
   if (!node.quoted && plain_meaning(node.text) != "text") {
@@ -61,12 +66,8 @@ ReadValue read_text(const Setting& setting, const YamlNode& node) {
       return {{}, fmt::format("{} is refused: {}", node.text, refused.why)};
     }
   }
-  if (setting.text_problem != nullptr) {
-    const std::string own_problem = setting.text_problem(node.text);
-    if (!own_problem.empty()) {
-      return {{}, fmt::format("found {}; {}", found_text(node), own_problem)};
-    }
-  }
+  const std::string own = own_problem(setting, node.text);
+  if (!own.empty()) return {{}, fmt::format("found {}; {}", found_text(node), own)};
   return {node.text, ""};
 }
 
@@ -117,7 +118,10 @@ ReadValue read_number(const Setting& setting, const YamlNode& node) {
 }
 
 ReadValue read_list(const Setting& setting, const YamlNode& node) {
-  if (node.kind != YamlNode::Kind::kList) return wrong(setting, node);
+  if (node.kind != YamlNode::Kind::kList) {
+    const bool is_name = node.kind == YamlNode::Kind::kScalar && own_problem(setting, node.text).empty();
+    return wrong(setting, node, is_name ? fmt::format("put it into brackets: [{}]", shown_text(node.text)) : "");
+  }
   std::vector<std::string> names;
   std::set<std::string> seen;
   for (const YamlNode& item : node.items) {
@@ -129,6 +133,8 @@ ReadValue read_list(const Setting& setting, const YamlNode& node) {
     if (!seen.insert(item.text).second) {
       return {{}, fmt::format("{} stands in the list twice", found_text(item))};
     }
+    const std::string own = own_problem(setting, item.text);
+    if (!own.empty()) return {{}, fmt::format("found {} in the list; {}", found_text(item), own)};
     names.push_back(item.text);
   }
   if (names.empty()) return {{}, fmt::format("expected {}, found an empty list", expectation(setting))};

@@ -88,8 +88,8 @@ std::map<std::string, std::string> export_adapter(const Gemma& model, const std:
   std::map<std::string, std::string> digests;
   digests[kWeightsFile] = write_safetensors(files, destination / kWeightsFile, tensors).sha256;
   digests["adapter_config.json"] =
-      write_new_file(files, destination / "adapter_config.json",
-                     to_adapter_config_json(model.lora_options(), base_name, target_modules(model)));
+      write_digested_file(files, destination / "adapter_config.json",
+                          to_adapter_config_json(model.lora_options(), base_name, target_modules(model)));
   files.sync_directory(destination);
   return digests;
 }

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "configs/error.h"
+#include "configs/module_pattern.h"
 #include "data/files/file_system.h"
 #include "data/files/folder_entry.h"
 #include "data/files/safetensors.h"

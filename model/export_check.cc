@@ -13,6 +13,7 @@
 #include <system_error>
 
 #include "configs/error.h"
+#include "configs/module_pattern.h"
 #include "data/files/digest_list.h"
 #include "data/files/file_system.h"
 #include "data/files/folder_entry.h"
@@ -122,23 +123,24 @@ void check_architecture(ExportVerdict& verdict) {
 // What a glob of model*.safetensors takes beside what the index names: llama.cpp's converter would write it too, and
 // Ollama also looks one folder down.
 void check_stray_weights(ExportVerdict& verdict, const std::set<fs::path>& used) {
-  std::error_code error;
   const auto is_weight_file = [](const fs::path& path) {
     return path.extension() == ".safetensors" && path.filename().string().starts_with("model");
   };
-  for (const fs::directory_entry& entry : fs::directory_iterator(verdict.folder, error)) {
-    if (is_weight_file(entry.path()) && !used.contains(entry.path().filename())) {
+  for (const fs::path& path : list_folder(verdict.folder)) {
+    const std::string name = path.filename().string();
+    if (is_weight_file(path) && !used.contains(path.filename())) {
       verdict.problems.push_back(fmt::format(
-          "{}: is no part of the model; llama.cpp's converter and Ollama would take it in; move it elsewhere",
-          entry.path().filename().string()));
+          "{}: is no part of the model; llama.cpp's converter and Ollama would take it in; move it elsewhere", name));
     }
-    std::error_code inner_error;
-    if (!entry.is_directory(inner_error)) continue;
-    for (const fs::directory_entry& inner : fs::directory_iterator(entry.path(), inner_error)) {
-      if (!is_weight_file(inner.path())) continue;
-      verdict.notes.push_back(fmt::format("{} holds weights, too, which Ollama would take for this model's",
-                                          entry.path().filename().string()));
-      break;
+    std::error_code unknown;
+    if (!fs::is_directory(path, unknown)) continue;
+    try {
+      const std::vector<fs::path> inner = list_folder(path);
+      if (std::any_of(inner.begin(), inner.end(), is_weight_file)) {
+        verdict.notes.push_back(fmt::format("{} holds weights, too, which Ollama would take for this model's", name));
+      }
+    } catch (const Error& error) {
+      verdict.notes.push_back(fmt::format("weights in it were not looked for: {}", error.what()));
     }
   }
 }

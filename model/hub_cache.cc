@@ -8,7 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "configs/configured_path.h"
 #include "configs/error.h"
+#include "configs/model_name.h"
 #include "data/files/file_system.h"
 #include "data/files/folder_entry.h"
 #include "data/files/json_text.h"
@@ -203,12 +205,6 @@ fs::path require_model_folder(const std::string& model, const std::optional<std:
       throw Error(ErrorKind::kModel, (path / "config.json").string() +
                                          ": not found; a model folder in Hugging Face's layout has a config.json");
     }
-    if (revision && *revision != "main") {
-      throw Error(ErrorKind::kModel,
-                  fmt::format("model.revision: \"{}\" cannot be looked up, {} is a folder and not a hub id; "
-                              "remove model.revision",
-                              *revision, model));
-    }
     return path;
   }
   if (!is_hub_id(model)) {
@@ -217,6 +213,17 @@ fs::path require_model_folder(const std::string& model, const std::optional<std:
                             model.empty() ? "model" : printable(model)));
   }
   return require_snapshot(model, revision);
+}
+
+fs::path find_base_model(const ModelSection& model, const fs::path& config_file) {
+  const auto folder = find_configured_path(model.base_model, config_file);
+  if (!folder) return require_model_folder(model.base_model, model.revision);
+  // A folder that happens to have the name of a model on the hub does not hide it.
+  const bool is_model = has_folder_entry(*folder, "config.json");
+  if (!is_model && can_be_hub_id(model.base_model) && !fs::exists(model.base_model)) {
+    return require_model_folder(model.base_model, model.revision);
+  }
+  return require_model_folder(folder->string(), std::nullopt);
 }
 
 }  // namespace gemma_sft

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "configs/run_config.h"
+
 namespace gemma_sft {
 
 struct LoraOptions {
@@ -12,14 +14,13 @@ struct LoraOptions {
   double alpha = 16;
   double dropout = 0.0;
   bool rslora = false;  // scale = alpha / sqrt(rank) instead of alpha / rank
-  // A linear layer is adapted when its module path ("model.layers.3.self_attn.q_proj") equals a pattern, ends with
-  // "." + pattern, or matches it as a glob (*, ?) over the whole path.
+  // A linear layer is adapted when one of these means its module path (matches_target in configs/module_pattern.h).
   std::vector<std::string> target_modules = {};
 
   double scale() const;
 };
 
-// True when the module at `path` is meant by `pattern` (the rule above).
-bool matches_target(const std::string& path, const std::string& pattern);
+// The lora: section of a configuration; its rank is above 0.
+LoraOptions lora_options(const LoraSection& lora);
 
 }  // namespace gemma_sft

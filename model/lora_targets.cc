@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "configs/error.h"
-#include "model/lora.h"
+#include "configs/module_pattern.h"
 
 namespace gemma_sft {
 

@@ -17,7 +17,7 @@ struct LinearLayer {
 // Those of a model, in its order.
 std::vector<LinearLayer> linear_layers(const GemmaConfig& config);
 
-// Is the layer meant by one of the patterns (matches_target in model/lora.h)?
+// Is the layer meant by one of the patterns (matches_target in configs/module_pattern.h)?
 bool is_target(const std::string& path, const std::vector<std::string>& patterns);
 
 // Throws Error(kUsage) unless there are patterns and each of them means one of the layers.

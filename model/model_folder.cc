@@ -44,11 +44,8 @@ std::vector<int64_t> ids_of(const JsonValue& root, const std::string& name) {
 
 }  // namespace
 
-std::string write_new_file(FileSystem& files, const fs::path& path, const std::string& bytes) {
-  const std::unique_ptr<WritableFile> file = files.create(path);
-  file->append(bytes);
-  file->sync();
-  file->close();
+std::string write_digested_file(FileSystem& files, const fs::path& path, const std::string& bytes) {
+  write_new_file(files, path, bytes);
   return sha256_hex(bytes);
 }
 
@@ -56,7 +53,7 @@ std::map<std::string, std::string> copy_tokenizer_files(FileSystem& files, const
   std::map<std::string, std::string> digests;
   for (const char* name : kTokenizerFiles) {
     if (has_folder_entry(from, name)) {
-      digests[name] = write_new_file(files, to / name, read_file(from / name, kMaxFileBytes));
+      digests[name] = write_digested_file(files, to / name, read_file(from / name, kMaxFileBytes));
     }
   }
   return digests;

@@ -17,8 +17,8 @@ namespace gemma_sft {
 std::map<std::string, std::string> copy_tokenizer_files(FileSystem& files, const std::filesystem::path& from,
                                                         const std::filesystem::path& to);
 
-// Writes, fsyncs and closes; gives the SHA-256. No rename: callers write into a temporary folder.
-std::string write_new_file(FileSystem& files, const std::filesystem::path& path, const std::string& bytes);
+// write_new_file, and the SHA-256 of the bytes.
+std::string write_digested_file(FileSystem& files, const std::filesystem::path& path, const std::string& bytes);
 
 // The bytes of a config.json with every "torch_dtype" and "dtype" of the text model set to `dtype`; all else is kept.
 std::string with_dtype(const std::string& config_json, ModelDtype dtype);

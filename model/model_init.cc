@@ -117,8 +117,7 @@ class TemporaryFolder {
 
 void init_model_folder(const GemmaConfig& config, const fs::path& tokenizer_folder, const fs::path& destination,
                        ModelDtype dtype, uint64_t seed, FileSystem& files) {
-  const fs::path target = fs::absolute(destination).lexically_normal();
-  const fs::path folder = target.has_filename() ? target : target.parent_path();
+  const fs::path folder = plain_path(destination);
   if (fs::exists(folder)) {
     throw Error(ErrorKind::kUsage, folder.string() + ": already there; give the name of a new folder");
   }

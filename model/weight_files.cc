@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <memory>
 #include <optional>
 #include <set>
 
@@ -396,10 +395,7 @@ std::map<std::string, std::string> write_weight_files(FileSystem& files, const f
     separator = ",\n";
   }
   index += "\n  }\n}\n";
-  const std::unique_ptr<WritableFile> file = files.create(destination / kIndexFile);
-  file->append(index);
-  file->sync();
-  file->close();
+  write_new_file(files, destination / kIndexFile, index);
   digests[kIndexFile] = sha256_hex(index);
   return digests;
 }

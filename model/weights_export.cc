@@ -73,12 +73,13 @@ std::map<std::string, std::string> export_model(const Gemma& model, const std::f
   const std::string config = read_file(base_folder / "config.json", kMaxConfigBytes);
   // Also where the dtype stays: a config.json that says another one than its files have would make transformers
   // convert.
-  digests["config.json"] = write_new_file(files, destination / "config.json", with_dtype(config, options.dtype));
+  digests["config.json"] = write_digested_file(files, destination / "config.json", with_dtype(config, options.dtype));
   const std::filesystem::path generation = base_folder / "generation_config.json";
+  const std::string generation_text = has_folder_entry(base_folder, "generation_config.json")
+                                          ? read_file(generation, kMaxConfigBytes)
+                                          : new_generation_config(base_folder);
   digests["generation_config.json"] =
-      write_new_file(files, destination / "generation_config.json",
-                     has_folder_entry(base_folder, "generation_config.json") ? read_file(generation, kMaxConfigBytes)
-                                                                             : new_generation_config(base_folder));
+      write_digested_file(files, destination / "generation_config.json", generation_text);
   digests.merge(copy_tokenizer_files(files, base_folder, destination));
   files.sync_directory(destination);
   return digests;

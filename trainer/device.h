@@ -1,4 +1,5 @@
-// The device a run works on. Twin files: device_cpu.cc, and device_cuda.cc in a build with GEMMA_SFT_CUDA.
+// The device a run works on. Twin files: device_cpu.cc, and device_cuda.cc in a build with GEMMA_SFT_CUDA; what is the
+// same in both is in device.cc.
 #pragma once
 
 #include <ATen/core/Tensor.h>

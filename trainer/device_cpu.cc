@@ -26,13 +26,6 @@ int64_t free_memory_bytes(c10::Device) { return available_memory_bytes(); }
 
 void wait_for_device(c10::Device) {}
 
-at::Tensor random_state(c10::Device device) { return at::globalContext().defaultGenerator(device).get_state(); }
-
-void set_random_state(c10::Device device, const at::Tensor& state) {
-  at::Generator generator = at::globalContext().defaultGenerator(device);
-  generator.set_state(state);
-}
-
 void use_deterministic_kernels() {
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   // LibTorch would also write NaN into all memory that it allocates, to find what is read before it is written.

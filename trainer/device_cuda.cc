@@ -111,13 +111,6 @@ void wait_for_device(c10::Device device) {
   if (device.is_cuda()) c10::cuda::device_synchronize();
 }
 
-at::Tensor random_state(c10::Device device) { return at::globalContext().defaultGenerator(device).get_state(); }
-
-void set_random_state(c10::Device device, const at::Tensor& state) {
-  at::Generator generator = at::globalContext().defaultGenerator(device);
-  generator.set_state(state);
-}
-
 void use_deterministic_kernels() {
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*replace=*/0);  // read by cuBLAS when it starts
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);

@@ -12,6 +12,21 @@
 #include "trainer/training_failure.h"
 
 namespace gemma_sft {
+namespace {
+
+// LoRA dropout is off while this lives, and on again however it ends.
+class WithoutDropout {
+ public:
+  explicit WithoutDropout(Gemma& model) : model_(model) { model_.set_training(false); }
+  ~WithoutDropout() { model_.set_training(true); }
+  WithoutDropout(const WithoutDropout&) = delete;
+  WithoutDropout& operator=(const WithoutDropout&) = delete;
+
+ private:
+  Gemma& model_;
+};
+
+}  // namespace
 
 Evaluator::Evaluator(Gemma& model, std::shared_ptr<const DatasetIndex> index, const std::vector<IndexedRow>& rows,
                      std::shared_ptr<const Tokenizer> tokenizer, const BatchOptions& batches)
@@ -20,7 +35,7 @@ Evaluator::Evaluator(Gemma& model, std::shared_ptr<const DatasetIndex> index, co
 std::optional<EvaluationLoss> Evaluator::run(int64_t step, StepWatch* watch) {
   EvaluationLoss loss;
   stream_.rewind();
-  model_.set_training(false);
+  const WithoutDropout evaluating(model_);
   for (;;) {
     if (watch != nullptr) watch->begin(step, "evaluation, reading data");
     const std::unique_ptr<PackedBatch> batch = stream_.next();
@@ -37,7 +52,6 @@ std::optional<EvaluationLoss> Evaluator::run(int64_t step, StepWatch* watch) {
     loss.tokens += batch->target_tokens;
   }
   if (watch != nullptr) watch->end();
-  model_.set_training(true);
   if (stop_signal() != 0) return std::nullopt;
   return loss;
 }

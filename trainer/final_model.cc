@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "configs/error.h"
+#include "configs/model_name.h"
 #include "data/files/digest_list.h"
 #include "data/files/folder_entry.h"
 #include "model/weights.h"
@@ -19,13 +20,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path folder_of(const fs::path& destination) {
-  const fs::path parent = fs::absolute(destination).lexically_normal().parent_path();
-  return parent.empty() ? "." : parent;
-}
+// What the names of temporary folders begin with. `target` is a plain path.
+std::string hidden_prefix(const fs::path& target) { return fmt::format(".{}.", target.filename().string()); }
 
-std::string hidden_prefix(const fs::path& destination) {
-  return fmt::format(".{}.", fs::absolute(destination).lexically_normal().filename().string());
+// The cache keeps a commit of owner/name in models--owner--name/snapshots/<commit>.
+bool is_snapshot_of(const std::string& hub_id, const fs::path& folder) {
+  std::string name = "models--" + hub_id;
+  if (const size_t slash = name.find('/'); slash != std::string::npos) name.replace(slash, 1, "--");
+  const fs::path snapshots = folder.parent_path();
+  return snapshots.filename() == "snapshots" && snapshots.parent_path().filename() == name;
 }
 
 }  // namespace
@@ -33,9 +36,10 @@ std::string hidden_prefix(const fs::path& destination) {
 std::map<std::string, std::string> write_folder(
     const fs::path& destination, FileSystem& files,
     const std::function<std::map<std::string, std::string>(const fs::path&)>& write) {
-  const fs::path parent = folder_of(destination);
-  const fs::path temporary = parent / fmt::format("{}new-{}", hidden_prefix(destination), getpid());
-  const fs::path away = parent / fmt::format("{}old-{}", hidden_prefix(destination), getpid());
+  const fs::path target = plain_path(destination);
+  const fs::path parent = target.parent_path();
+  const fs::path temporary = parent / fmt::format("{}new-{}", hidden_prefix(target), getpid());
+  const fs::path away = parent / fmt::format("{}old-{}", hidden_prefix(target), getpid());
   files.remove_tree(temporary);
   files.make_directories(temporary);
   std::map<std::string, std::string> written;
@@ -46,34 +50,36 @@ std::map<std::string, std::string> write_folder(
     try {
       files.remove_tree(temporary);
     } catch (const std::exception&) {
-      // The first failure is the one to report; what is left is hidden and removed at the next start.
+      // The first failure is the one to report. What is left is hidden; a run removes it at its next start, an export
+      // to the same place does not.
     }
     throw;
   }
   files.sync_directory(temporary);
-  if (fs::exists(fs::symlink_status(destination))) {
+  if (fs::exists(fs::symlink_status(target))) {
     files.remove_tree(away);
-    files.rename(destination, away);
+    files.rename(target, away);
   }
-  files.rename(temporary, destination);
+  files.rename(temporary, target);
   files.sync_directory(parent);
   files.remove_tree(away);
   return written;
 }
 
 void remove_left_overs(const fs::path& destination, FileSystem& files) {
+  const fs::path target = plain_path(destination);
+  const std::string prefix = hidden_prefix(target);
   std::vector<fs::path> left_over;
-  for (const fs::path& path : list_folder(folder_of(destination))) {
+  for (const fs::path& path : list_folder(target.parent_path())) {
     const std::string name = path.filename().string();
-    const std::string prefix = hidden_prefix(destination);
     if (name.starts_with(prefix + "new-") || name.starts_with(prefix + "old-")) left_over.push_back(path);
   }
   for (const fs::path& path : left_over) files.remove_tree(path);
 }
 
 std::string base_model_name(const std::string& configured, const fs::path& model_folder) {
-  const bool from_hub_cache = model_folder.parent_path().filename() == "snapshots";
-  return from_hub_cache ? configured : fs::weakly_canonical(model_folder).string();
+  if (can_be_hub_id(configured) && is_snapshot_of(configured, plain_path(model_folder))) return configured;
+  return fs::weakly_canonical(model_folder).string();
 }
 
 RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& setup, const TrainState& state,
@@ -92,7 +98,8 @@ RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& 
       .final_model = {}};
   if (from_best) {
     // Verified when it was found or written, which may be days ago.
-    const CheckpointVerdict best = verify_checkpoint(checkpoints.folder(completion.model_step), request.place.id);
+    const CheckpointVerdict best =
+        verify_checkpoint(checkpoints.folder(completion.model_step), request.place.id, throw_if_stopped);
     if (!best.manifest) {
       throw Error(ErrorKind::kCheckpoint,
                   fmt::format("{}: the best checkpoint can no longer be used: {}; restore it from a copy, or start the "

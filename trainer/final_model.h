@@ -27,7 +27,8 @@ std::map<std::string, std::string> write_folder(
 // Removes what a crash in write_folder left beside `destination`.
 void remove_left_overs(const std::filesystem::path& destination, FileSystem& files);
 
-// What an adapter says its base is: the hub id, or where the folder is.
+// What an adapter says its base is: `configured` where that is a hub id and the folder is the cache's of that model,
+// else where the folder is, whatever the folders above it are called.
 std::string base_model_name(const std::string& configured, const std::filesystem::path& model_folder);
 
 // final_model/ of a run that is over, from the last step or, with evaluation.keep_best, from the best one; gives what

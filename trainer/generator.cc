@@ -18,8 +18,8 @@ struct Candidate {
   double weight = 0;  // proportional to its probability
 };
 
-// Most probable first; ties by id, so that the order does not depend on the sorting.
-std::vector<Candidate> rank_candidates(const at::Tensor& logits, double temperature) {
+// The `most` most probable ones in order, or all for 0; ties by id, so that the order does not depend on the sorting.
+std::vector<Candidate> rank_candidates(const at::Tensor& logits, double temperature, int64_t most) {
   const at::Tensor values = logits.to(at::kCPU, at::kDouble).contiguous();
   const double* value = values.const_data_ptr<double>();
   const int64_t count = values.numel();
@@ -28,9 +28,15 @@ std::vector<Candidate> rank_candidates(const at::Tensor& logits, double temperat
   for (int64_t id = 0; id < count; ++id) {
     candidates[static_cast<size_t>(id)] = {id, std::exp((value[id] - top) / temperature)};
   }
-  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+  const auto is_before = [](const Candidate& a, const Candidate& b) {
     return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
-  });
+  };
+  if (most > 0 && most < count) {  // a few of a quarter of a million tokens: the others need no order
+    std::partial_sort(candidates.begin(), candidates.begin() + most, candidates.end(), is_before);
+    candidates.resize(static_cast<size_t>(most));
+  } else {
+    std::sort(candidates.begin(), candidates.end(), is_before);
+  }
   return candidates;
 }
 
@@ -58,10 +64,7 @@ int64_t Sampler::choose(const at::Tensor& logits) {
     throw Error(ErrorKind::kNonFinite, "generation: the logits are not finite; the model's weights are broken");
   }
   if (options_.temperature <= 0) return best;
-  std::vector<Candidate> candidates = rank_candidates(logits, options_.temperature);
-  if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates.size()) {
-    candidates.resize(static_cast<size_t>(options_.top_k));
-  }
+  std::vector<Candidate> candidates = rank_candidates(logits, options_.temperature, options_.top_k);
   if (options_.top_p < 1) keep_top_p(candidates, options_.top_p);
   // 53 random bits as a number in [0, 1): the standard's distributions differ between libraries.
   double left = static_cast<double>(random_() >> 11) * 0x1.0p-53 * total_weight(candidates);

@@ -13,7 +13,6 @@
 #include "trainer/device.h"
 #include "trainer/model_source.h"
 #include "trainer/stop_signal.h"
-#include "trainer/training_failure.h"
 
 namespace gemma_sft {
 namespace {
@@ -50,12 +49,22 @@ std::string text_of(const InferenceModel& source, const std::vector<int64_t>& ou
   return source.tokenizer->decode(shown);
 }
 
+void require_fitting_prompt(const InferenceModel& source, const std::string& place, size_t tokens) {
+  if (!is_beyond_maximum(source, tokens, 0)) return;
+  throw Error(ErrorKind::kData, fmt::format("{}: the prompt has {} tokens, the model takes {}", place, tokens,
+                                            source.model.config().max_position_embeddings));
+}
+
+bool is_beyond_maximum(const InferenceModel& source, size_t prompt_tokens, size_t answer_tokens) {
+  return static_cast<int64_t>(prompt_tokens + answer_tokens) > source.model.config().max_position_embeddings;
+}
+
 bool is_adapter_folder(const fs::path& folder) {
   return fs::exists(folder / "adapter_config.json") && !fs::exists(folder / "config.json");
 }
 
 fs::path find_adapter_base(const fs::path& adapter, const std::optional<std::string>& base) {
-  const std::string name = base.value_or(adapter_base_name(adapter));
+  const std::string name = base ? *base : adapter_base_name(adapter);
   if (name.empty()) {
     throw Error(
         ErrorKind::kModel,
@@ -87,7 +96,7 @@ InferenceModel load_inference_model(const InferenceModelSource& source) {
   options.storage_dtype = options.compute_dtype;  // nothing is trained: no masters
   const std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::load(folder);
   std::optional<Gemma> model;
-  with_memory_errors_explained({"loading the model"}, [&] {
+  with_memory_errors_explained({.phase = "loading the model", .remedy = source.memory_remedy}, [&] {
     const GemmaConfig shape = load_gemma_config(folder);
     const WeightFiles fit(folder, shape);  // or are refused before room is made for the model
     model.emplace(shape, options);

@@ -13,6 +13,7 @@
 #include "configs/run_config.h"
 #include "data/text/tokenizer.h"
 #include "model/gemma.h"
+#include "trainer/training_failure.h"
 
 namespace gemma_sft {
 
@@ -22,7 +23,8 @@ struct InferenceModelSource {
   std::optional<std::string> adapter;   // PEFT folder on top of `model`
   std::optional<std::string> base;      // base of an adapter given as `model`; empty: what its adapter_config.json says
   std::string device = "auto";
-  std::optional<Precision> precision;  // empty: bf16 on a GPU, fp32 on the CPU
+  std::optional<Precision> precision;          // empty: bf16 on a GPU, fp32 on the CPU
+  const char* memory_remedy = kAnswersRemedy;  // as in WorkPlace
 };
 
 struct InferenceModel {
@@ -36,6 +38,12 @@ InferenceModel load_inference_model(const InferenceModelSource& source);
 
 // What generated tokens say: without the stop token at their end.
 std::string text_of(const InferenceModel& source, const std::vector<int64_t>& output_ids);
+
+// Throws Error(kData) when the model has no room for a prompt of so many tokens. `place` is where the prompt stands.
+void require_fitting_prompt(const InferenceModel& source, const std::string& place, size_t tokens);
+
+// Prompt and answer together are longer than the model's max_position_embeddings.
+bool is_beyond_maximum(const InferenceModel& source, size_t prompt_tokens, size_t answer_tokens);
 
 bool is_adapter_folder(const std::filesystem::path& folder);
 

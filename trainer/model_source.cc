@@ -5,22 +5,14 @@
 #include <utility>
 #include <vector>
 
-#include "configs/load_config.h"
 #include "data/files/folder_entry.h"
 #include "data/files/sha256.h"
-#include "model/hub_cache.h"
 #include "model/weight_files.h"
 #include "trainer/stop_signal.h"
 
 namespace gemma_sft {
 
 namespace fs = std::filesystem;
-
-fs::path find_base_model(const ModelSection& model, const fs::path& config_file) {
-  const auto folder = find_configured_path(model.base_model, config_file);
-  if (folder && fs::exists(*folder / "config.json")) return *folder;
-  return require_model_folder(model.base_model, model.revision);
-}
 
 Precision choose_precision(const std::optional<Precision>& asked, c10::Device device) {
   return asked.value_or(device.is_cpu() ? Precision::kFp32 : Precision::kBf16Mixed);
@@ -44,14 +36,6 @@ GemmaOptions frozen_model_options(Precision precision, c10::Device device, const
   if (dtypes == std::set{TensorDtype::kBF16}) options.storage_dtype = c10::ScalarType::BFloat16;
   if (dtypes == std::set{TensorDtype::kF16}) options.storage_dtype = c10::ScalarType::Half;
   return options;
-}
-
-LoraOptions lora_options(const LoraSection& lora) {
-  return {.rank = lora.rank,
-          .alpha = lora.alpha,
-          .dropout = lora.dropout,
-          .rslora = lora.rslora,
-          .target_modules = lora.target_modules};
 }
 
 std::string model_sha256(const fs::path& folder, const std::function<void()>& before_block) {

@@ -1,5 +1,4 @@
-// Where a model comes from and in which numbers it works: folder of the base model, dtypes, LoRA options of a
-// configuration.
+// In which numbers a model works, and the digest of a model folder.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -16,10 +15,6 @@
 
 namespace gemma_sft {
 
-// model.base_model: a folder, found as every path of a configuration file is, else a hub id in the local cache. Throws
-// Error(kModel).
-std::filesystem::path find_base_model(const ModelSection& model, const std::filesystem::path& config_file);
-
 // The precision asked for, else bf16_mixed on a GPU and fp32 on the CPU.
 Precision choose_precision(const std::optional<Precision>& asked, c10::Device device);
 
@@ -31,8 +26,6 @@ GemmaOptions model_options(Precision precision, c10::Device device);
 // its files, fp32 where they mix several. bf16 stores it in bf16. Reads headers; throws Error(kModel).
 GemmaOptions frozen_model_options(Precision precision, c10::Device device, const std::filesystem::path& folder,
                                   const GemmaConfig& config);
-
-LoraOptions lora_options(const LoraSection& lora);
 
 // One SHA-256 over config.json and the safetensors files of a model folder, by name and content. `before_block` is
 // called ahead of each block of a file: what it throws ends the reading.

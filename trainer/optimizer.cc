@@ -4,11 +4,9 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 
-#include "configs/error.h"
 #include "model/gpu/fused.h"
 #include "model/gpu/fused_adamw.h"
 
@@ -57,11 +55,7 @@ void Optimizer::step(double rate, const at::Tensor& divisor, const at::Tensor& s
   for (Group& group : groups_) {
     std::vector<at::Tensor> gradients;
     gradients.reserve(group.parameters.size());
-    for (const at::Tensor& parameter : group.parameters) {
-      if (!parameter.grad().defined())
-        throw Error(ErrorKind::kInternal, "optimizer: a trained parameter has no gradient");
-      gradients.push_back(parameter.grad());
-    }
+    for (const at::Tensor& parameter : group.parameters) gradients.push_back(parameter.grad());
     const at::Tensor& first = group.parameters[0];
     if (takes_fused(FusedKernel::kAdamW, first) ||
         (options_.stochastic_rounding && first.scalar_type() == at::kBFloat16)) {

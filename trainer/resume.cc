@@ -4,6 +4,7 @@
 
 #include "configs/error.h"
 #include "trainer/resume_check.h"
+#include "trainer/stop_signal.h"
 
 namespace gemma_sft {
 namespace {
@@ -20,7 +21,7 @@ std::optional<fs::path> choose_checkpoint(const TrainRequest& request, const Che
   if (request.resume == ResumeMode::kFolder) {
     const fs::path folder = request.resume_folder.value_or("").lexically_normal();
     const fs::path trimmed = folder.has_filename() ? folder : folder.parent_path();  // "checkpoint-3/"
-    const CheckpointVerdict verdict = verify_checkpoint(trimmed);
+    const CheckpointVerdict verdict = verify_checkpoint(trimmed, std::nullopt, throw_if_stopped);
     if (verdict.manifest) return trimmed;
     throw Error(ErrorKind::kCheckpoint,
                 fmt::format("--resume {}: {}; name another checkpoint folder, or let --resume auto choose",
@@ -32,9 +33,9 @@ std::optional<fs::path> choose_checkpoint(const TrainRequest& request, const Che
   for (const CheckpointVerdict& verdict : folders.rejected()) {
     reasons += fmt::format("\n  {}: {}", verdict.folder.string(), verdict.problem);
   }
-  throw Error(ErrorKind::kCheckpoint, fmt::format("{}: no checkpoint can be used:{}\nRestore one from a copy, or start "
-                                                  "anew with --resume never or in another folder",
-                                                  request.place.folder.string(), reasons));
+  throw Error(ErrorKind::kCheckpoint,
+              fmt::format("{}: no checkpoint can be used:{}\nRestore one from a copy, or {}",
+                          request.place.folder.string(), reasons, describe_new_start(request.place)));
 }
 
 }  // namespace
@@ -48,7 +49,7 @@ std::optional<ResumePoint> find_resume_point(const TrainRequest& request, const 
   if (!checkpoint) return std::nullopt;
   SavedState saved = read_saved_state(*checkpoint);
   for (const std::string& note :
-       require_same_origin(saved.origin, now, request.allowed_changes, checkpoint->string())) {
+       require_same_origin(saved.origin, now, request.allowed_changes, checkpoint->string(), request.place)) {
     observer.on_warning(note);
   }
   if (saved.state.best && !folders.steps().contains(saved.state.best->step) && now.config.evaluation.keep_best) {

@@ -58,7 +58,8 @@ std::vector<OriginChange> find_changes(const RunOrigin& before, const RunOrigin&
 }
 
 std::vector<std::string> require_same_origin(const RunOrigin& before, const RunOrigin& now,
-                                             const std::set<AllowedChange>& allowed, const std::string& checkpoint) {
+                                             const std::set<AllowedChange>& allowed, const std::string& checkpoint,
+                                             const RunPlace& place) {
   std::vector<std::string> notes;
   std::string refused;
   std::set<std::string> flags;
@@ -92,9 +93,8 @@ std::vector<std::string> require_same_origin(const RunOrigin& before, const RunO
     for (const std::string& flag : flags) remedy += fmt::format(" --allow-changed {}", flag);
     throw Error(
         ErrorKind::kCheckpoint,
-        fmt::format("{}: was made from something else than this run:{}\nUndo the change, start anew with --resume "
-                    "never or in another folder, or accept it with{}",
-                    checkpoint, refused, remedy));
+        fmt::format("{}: was made from something else than this run:{}\nUndo the change, {}, or accept it with{}",
+                    checkpoint, refused, describe_new_start(place), remedy));
   }
   return notes;
 }

@@ -22,8 +22,9 @@ std::vector<OriginChange> find_changes(const RunOrigin& before, const RunOrigin&
 
 // Throws Error(kCheckpoint) that names every change that is not allowed, and the flag that allows it; gives one
 // sentence for each change that is, and for what only ends bit-exactness: device, thread count, versions. Under
-// training.deterministic: true these count as changes of the configuration.
+// training.deterministic: true these count as changes of the configuration. `place` is that of the run now.
 std::vector<std::string> require_same_origin(const RunOrigin& before, const RunOrigin& now,
-                                             const std::set<AllowedChange>& allowed, const std::string& checkpoint);
+                                             const std::set<AllowedChange>& allowed, const std::string& checkpoint,
+                                             const RunPlace& place);
 
 }  // namespace gemma_sft

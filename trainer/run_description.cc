@@ -34,6 +34,7 @@ json report_of(const DatasetIndex& index, bool trained) {
           {"truncated_lines", index.truncated},
           {"truncated_target_rows", index.truncated_targets.size()},
           {"truncated_target_lines", index.truncated_targets},
+          {"unread_fields", index.unread_fields},
           {"control_text_rows", index.control_text.size()},
           {"control_text_lines", index.control_text}};
 }

@@ -14,7 +14,8 @@ namespace gemma_sft {
 // (skipped_rows.jsonl lists them).
 void write_data_report(const std::filesystem::path& folder, const TrainSetup& setup, FileSystem& files);
 
-// `folder`/run_manifest.json.
+// `folder`/run_manifest.json. `status`: "running" (also after a kill, which writes nothing), "stopped" by a signal,
+// "failed" or "finished".
 void write_run_description(const std::filesystem::path& folder, const TrainRequest& request, const TrainSetup& setup,
                            const std::string& status, FileSystem& files);
 

@@ -13,7 +13,6 @@
 #include "trainer/inference_model.h"
 #include "trainer/input_rows.h"
 #include "trainer/stop_signal.h"
-#include "trainer/training_failure.h"
 
 namespace gemma_sft {
 namespace {
@@ -23,7 +22,8 @@ namespace fs = std::filesystem;
 struct Question {
   std::string id;
   int64_t line = 0;
-  std::vector<Turn> prompt;  // up to the last user turn
+  std::vector<Turn> prompt;         // up to the last user turn
+  std::vector<int64_t> prompt_ids;  // the same, rendered and encoded
   std::string expected;
   std::optional<Example> example;  // whole, for the loss; none where only the answer is known
 };
@@ -40,12 +40,14 @@ std::optional<Question> parse_evaluation_row(const InputRow& row) {
   return Question{.id = id ? require_text(row, *id, "id") : row.place,
                   .line = row.number,
                   .prompt = {{.role = Role::kUser, .text = require_text(row, *prompt, "prompt")}},
+                  .prompt_ids = {},
                   .expected = require_text(row, *expected, "expected_answer"),
                   .example = std::nullopt};
 }
 
 Question question_of(Example example, int64_t number) {
-  Question question{.id = example.id, .line = number, .prompt = example.turns, .expected = {}, .example = example};
+  Question question{
+      .id = example.id, .line = number, .prompt = example.turns, .prompt_ids = {}, .expected = {}, .example = example};
   question.expected = question.prompt.back().text;
   question.prompt.pop_back();
   return question;
@@ -81,12 +83,10 @@ EvaluationLoss loss_of_question(InferenceModel& source, const Question& question
   return {.sum = loss_of(source.model, batch), .tokens = batch.target_tokens};
 }
 
-std::string answer_to(InferenceModel& source, const Question& question, const GenerationLimits& limits,
-                      const SamplingOptions& sampling) {
-  const std::vector<int32_t> prompt =
-      encode_segments(*source.tokenizer, render_for_generation(question.prompt), ControlTokens::kLiteral).input_ids;
-  Sampler sampler(sampling);
-  return text_of(source, generate_tokens(source.model, {prompt.begin(), prompt.end()}, limits, sampler));
+std::vector<int64_t> encode_prompt(const Tokenizer& tokenizer, const std::vector<Turn>& prompt) {
+  const std::vector<int32_t> ids =
+      encode_segments(tokenizer, render_for_generation(prompt), ControlTokens::kLiteral).input_ids;
+  return {ids.begin(), ids.end()};
 }
 
 }  // namespace
@@ -100,21 +100,31 @@ std::string extract_answer(const std::string& text) {
 
 EvaluationSummary run_evaluation(const EvaluationRequest& request,
                                  const std::function<void(const EvaluatedRow&)>& take) {
-  const std::vector<Question> questions = read_questions(request);
+  std::vector<Question> questions = read_questions(request);
   InferenceModel source = load_inference_model({.model = request.model,
-                                                .revision = std::nullopt,
+                                                .revision = request.revision,
                                                 .adapter = request.adapter,
                                                 .base = request.base,
                                                 .device = request.device,
-                                                .precision = request.precision});
+                                                .precision = request.precision,
+                                                .memory_remedy = request.memory_remedy});
+  for (Question& question : questions) {
+    question.prompt_ids = encode_prompt(*source.tokenizer, question.prompt);
+    require_fitting_prompt(source, fmt::format("{}:{}", request.input.string(), question.line),
+                           question.prompt_ids.size());
+  }
   const GenerationLimits limits{.max_new_tokens = request.max_new_tokens, .stop_ids = source.stop_ids};
   EvaluationSummary summary;
   EvaluationLoss loss;
   SamplingOptions sampling = request.sampling;
   for (const Question& question : questions) {
-    EvaluatedRow row{question.id, question.prompt.back().text, question.expected, {}, false};
-    with_memory_errors_explained({"evaluation"}, [&] {
-      row.generated = answer_to(source, question, limits, sampling);
+    EvaluatedRow row{
+        .id = question.id, .prompt = question.prompt.back().text, .expected = question.expected, .generated = {}};
+    with_memory_errors_explained({.phase = "evaluation", .remedy = request.memory_remedy}, [&] {
+      Sampler sampler(sampling);
+      const std::vector<int64_t> answer = generate_tokens(source.model, question.prompt_ids, limits, sampler);
+      row.generated = text_of(source, answer);
+      row.beyond_maximum = is_beyond_maximum(source, question.prompt_ids.size(), answer.size());
       if (!question.example) return;
       const EvaluationLoss one = loss_of_question(source, question, request.input.string());
       loss.sum += one.sum;
@@ -125,6 +135,7 @@ EvaluationSummary run_evaluation(const EvaluationRequest& request,
     row.correct = extract_answer(row.generated) == extract_answer(row.expected);
     ++summary.rows;
     summary.correct += row.correct ? 1 : 0;
+    summary.beyond_maximum += row.beyond_maximum ? 1 : 0;
     take(row);
   }
   if (summary.rows > 0) summary.exact_match = static_cast<double>(summary.correct) / static_cast<double>(summary.rows);
@@ -139,7 +150,8 @@ std::string to_json(const EvaluatedRow& row) {
                                            {"expected", row.expected},
                                            {"generated", row.generated},
                                            {"correct", row.correct}};
-  return document.dump();
+  // As for a generated row: the id may hold a file's name, which may be any bytes.
+  return document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 }  // namespace gemma_sft

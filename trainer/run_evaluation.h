@@ -10,11 +10,13 @@
 
 #include "configs/run_config.h"
 #include "trainer/run_generation.h"
+#include "trainer/training_failure.h"
 
 namespace gemma_sft {
 
 struct EvaluationRequest {
   std::string model;  // as in GenerationRequest
+  std::optional<std::string> revision;
   std::optional<std::string> adapter;
   std::optional<std::string> base;
   std::filesystem::path input;  // rows of `format`; a row with "prompt" and "expected_answer" is taken, too
@@ -24,6 +26,7 @@ struct EvaluationRequest {
   SamplingOptions sampling;
   std::string device = "auto";
   std::optional<Precision> precision;
+  const char* memory_remedy = kAnswersRemedy;  // as in WorkPlace: what whoever asks may change
 };
 
 struct EvaluatedRow {
@@ -32,6 +35,7 @@ struct EvaluatedRow {
   std::string expected;  // the last model turn, or expected_answer
   std::string generated;
   bool correct = false;
+  bool beyond_maximum = false;  // as in GeneratedRow
 };
 
 struct EvaluationSummary {
@@ -40,6 +44,7 @@ struct EvaluationSummary {
   double exact_match = 0;      // correct / rows
   std::optional<double> loss;  // mean -log p of the expected tokens; empty for expected_answer rows
   int64_t target_tokens = 0;
+  int64_t beyond_maximum = 0;  // rows
 };
 
 // The part of an answer that is compared: what follows the last "Answer:", else all of it; white space around it is

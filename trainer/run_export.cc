@@ -41,7 +41,7 @@ fs::path find_source(const fs::path& input) {
   int64_t newest_step = -1;
   for (const fs::path& path : list_folder(input)) {
     if (!step_of_checkpoint_name(path.filename().string())) continue;
-    const CheckpointVerdict verdict = verify_checkpoint(path);
+    const CheckpointVerdict verdict = verify_checkpoint(path, std::nullopt, throw_if_stopped);
     if (!verdict.manifest || verdict.manifest->step <= newest_step) continue;
     newest = path;
     newest_step = verdict.manifest->step;
@@ -85,7 +85,7 @@ Loaded load_adapter_folder(const ExportRequest& request, const fs::path& folder)
 }
 
 Loaded load_checkpoint_folder(const ExportRequest& request, const fs::path& folder) {
-  const CheckpointVerdict verdict = verify_checkpoint(folder);
+  const CheckpointVerdict verdict = verify_checkpoint(folder, std::nullopt, throw_if_stopped);
   if (!verdict.manifest) {
     throw Error(ErrorKind::kCheckpoint, fmt::format("{}: {}", folder.string(), verdict.problem));
   }
@@ -116,7 +116,8 @@ Loaded load_source(const ExportRequest& request, const fs::path& source) {
 }  // namespace
 
 ExportResult run_export(const ExportRequest& request, FileSystem& files) {
-  if (fs::exists(fs::symlink_status(request.output))) {
+  const fs::path output = plain_path(request.output);
+  if (fs::exists(fs::symlink_status(output))) {
     throw Error(ErrorKind::kUsage,
                 fmt::format("--output {}: exists already; name a new folder", request.output.string()));
   }
@@ -128,7 +129,7 @@ ExportResult run_export(const ExportRequest& request, FileSystem& files) {
                             "merged",
                             source.string()));
   }
-  write_folder(request.output, files, [&](const fs::path& destination) {
+  write_folder(output, files, [&](const fs::path& destination) {
     if (request.form == ExportedForm::kAdapter) {
       return export_adapter(loaded.model, loaded.base_name, destination, files);
     }

@@ -97,13 +97,7 @@ void run_generation(const GenerationRequest& request, const std::function<void(c
   } else {
     rows = read_rows(*request.input, source, request);
   }
-  const int64_t longest = source.model.config().max_position_embeddings;
-  for (const PromptRow& row : rows) {
-    if (static_cast<int64_t>(row.ids.size()) > longest) {
-      throw Error(ErrorKind::kData,
-                  fmt::format("{}: the prompt has {} tokens, the model takes {}", row.place, row.ids.size(), longest));
-    }
-  }
+  for (const PromptRow& row : rows) require_fitting_prompt(source, row.place, row.ids.size());
   const GenerationLimits limits{.max_new_tokens = request.max_new_tokens,
                                 .stop_ids = request.ignore_eos ? std::vector<int64_t>{} : source.stop_ids};
   uint64_t seed = request.sampling.seed;
@@ -112,18 +106,20 @@ void run_generation(const GenerationRequest& request, const std::function<void(c
     sampling.seed = seed++;
     Sampler sampler(sampling);
     GeneratedRow generated{.id = row.id, .output_ids = {}, .text = {}};
-    with_memory_errors_explained(
-        {"generation"}, [&] { generated.output_ids = generate_tokens(source.model, row.ids, limits, sampler); });
+    with_memory_errors_explained({.phase = "generation", .remedy = kAnswersRemedy}, [&] {
+      generated.output_ids = generate_tokens(source.model, row.ids, limits, sampler);
+    });
     if (stop_signal() != 0) return;
     generated.text = text_of(source, generated.output_ids);
-    generated.beyond_maximum = static_cast<int64_t>(row.ids.size() + generated.output_ids.size()) > longest;
+    generated.beyond_maximum = is_beyond_maximum(source, row.ids.size(), generated.output_ids.size());
     take(generated);
   }
 }
 
 std::string to_json(const GeneratedRow& row) {
   const nlohmann::ordered_json document = {{"id", row.id}, {"output_ids", row.output_ids}, {"text", row.text}};
-  return document.dump();
+  // The id of a row without one holds the file's name, which may be any bytes.
+  return document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 }  // namespace gemma_sft

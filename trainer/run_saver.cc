@@ -53,7 +53,11 @@ void RunSaver::wait_and_warn() {
   try {
     wait();
   } catch (const std::exception& error) {
-    observer_.on_warning(error.what());
+    try {
+      observer_.on_warning(error.what());
+    } catch (const std::exception&) {
+      // A full disk takes the log too; the error that ends the run is not to be replaced by that.
+    }
   }
 }
 

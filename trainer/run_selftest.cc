@@ -26,6 +26,8 @@
 namespace gemma_sft {
 namespace {
 
+constexpr const char* kRemedy = "Name a smaller case (--case), or use a device with more memory (--device).";
+
 constexpr int64_t kLogitsAtOnce = int64_t{16} << 20;  // numbers compared at once
 
 // NaN is the worst of all; std::max would drop it.
@@ -40,7 +42,7 @@ Gemma load_in_fp32(const SelftestCase& reference, c10::Device device) {
   GemmaOptions options;
   options.device = device;
   std::optional<Gemma> model;
-  with_memory_errors_explained({"loading the model"}, [&] {
+  with_memory_errors_explained({.phase = "loading the model", .remedy = kRemedy}, [&] {
     const WeightFiles fit(reference.model_folder(), reference.config);  // or are refused before room is made
     model.emplace(reference.config, options);
     load_weights(*model, reference.model_folder());
@@ -93,7 +95,7 @@ void replay(Gemma& model, const SelftestCase& reference, bool packing, SelftestR
   std::vector<int64_t> lines(reference.rows.size());
   std::iota(lines.begin(), lines.end(), 0);
   const PackedBatch batch = pack(reference.rows, lines, reference.folder.string(), {.packing = packing});
-  with_memory_errors_explained({"selftest", 0, &batch}, [&] {
+  with_memory_errors_explained({.phase = "selftest", .batch = &batch, .remedy = kRemedy}, [&] {
     const DeviceBatch on_device = to_device(batch, model.options().device);
     const at::Tensor hidden = model.forward(on_device);
     result.logits_max_abs_err =

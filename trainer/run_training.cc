@@ -3,6 +3,8 @@
 #include <ATen/Context.h>
 #include <fmt/format.h>
 
+#include <exception>
+
 #include "trainer/checkpoint/checkpoint_folders.h"
 #include "trainer/device.h"
 #include "trainer/evaluator.h"
@@ -94,11 +96,13 @@ class TrainingLoop {
     stream_.seek(state_.cursor);
   }
 
-  // From where the state is to the end of the run, or until a stop signal.
-  TrainState run() {
+  // From where the state is to the end of the run, or until a stop signal. `largest`: of the steps to come, where
+  // training.preflight is on.
+  TrainState run(const LargestMicroBatch& largest) {
     try {
-      train();
+      train(largest);
     } catch (...) {
+      watch_.end();  // the step is over, and a save under way may take longer than a step
       saver_.wait_and_warn();
       throw;
     }
@@ -106,11 +110,11 @@ class TrainingLoop {
   }
 
  private:
-  void train() {
+  void train(const LargestMicroBatch& largest) {
     rows_.truncate_after(state_);
     observer_.on_start(state_.step, setup_.plan.total_steps);
     if (state_.step > 0) make_up_for_what_an_interruption_left_out();
-    if (config_.training.preflight && goes_on()) preflight();
+    if (config_.training.preflight && goes_on()) preflight(largest);
 
     while (goes_on()) {
       const Stopwatch watch;
@@ -129,7 +133,7 @@ class TrainingLoop {
   }
 
   bool goes_on() const { return !is_over(state_, setup_.plan, config_.evaluation) && stop_signal() == 0; }
-  bool evaluates_now() const { return evaluator_ && setup_.plan.evaluates_after(state_.step); }
+  bool evaluates_now() const { return evaluator_ && setup_.plan.evaluates_after(state_.step, state_.cursor); }
 
   StepStats take_step(double rate) {
     const int64_t step = state_.step + 1;
@@ -149,10 +153,8 @@ class TrainingLoop {
   }
 
   // What needs the most memory comes first, and leaves no trace in the numbers of the run.
-  void preflight() {
+  void preflight(const LargestMicroBatch& largest) {
     const Stopwatch watch;
-    const LargestMicroBatch largest = find_largest_micro_batch(*setup_.index, setup_.plan.batches, state_.cursor,
-                                                               setup_.plan.total_steps - state_.step);
     const int64_t step = state_.step + largest.steps_ahead + 1;
     watch_.begin(step, "preflight");
     const StepBatches batches = step_at(largest.step_start);
@@ -260,6 +262,18 @@ RunResult completed(const TrainRequest& request, const RunCompletion& completion
           .signal = 0};
 }
 
+// The last word of a run_manifest.json that would say "running" for ever. What failed is told by whoever catches it,
+// whether it can be written down or not. A folder that was complete before (--resume DIR) is so still.
+void write_down_failure(const TrainRequest& request, const TrainSetup& setup, FileSystem& files) {
+  const fs::path& folder = request.place.folder;
+  try {
+    const bool complete = find_completion(folder, request.place.id, request.loaded.config).has_value();
+    write_run_description(folder, request, setup, complete ? "finished" : "failed", files);
+  } catch (const std::exception&) {
+    // The disk may be full.
+  }
+}
+
 // One run in a folder that is locked. `state` is kept up to date as far as a stop needs it.
 RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, RunObserver& observer, TrainState& state) {
   const RunConfig& config = request.loaded.config;
@@ -275,7 +289,7 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
   CheckpointFolders checkpoints(folder, request.place.id, config.output.keep_checkpoints, files);
   std::optional<ResumePoint> resume;
   with_memory_errors_explained({"verifying the checkpoints"}, [&] {
-    checkpoints.open();
+    checkpoints.open(throw_if_stopped);
     remove_left_overs(folder / kFinalModelName, files);
     resume = find_resume_point(request, checkpoints, setup.origin, observer);
   });
@@ -288,13 +302,19 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
   try {
     at::manual_seed(config.training.seed);
     Gemma model = load_model(setup, config, request.loaded.file);
-    choose_activation_checkpointing(model, setup, config, observer);
+    const bool by_memory = config.training.activation_checkpointing == ActivationCheckpointing::kAuto;
+    LargestMicroBatch largest;
+    if (by_memory || config.training.preflight) {
+      largest =
+          find_largest_micro_batch(*setup.index, setup.plan.batches, state.cursor, setup.plan.total_steps - state.step);
+    }
+    if (by_memory) choose_activation_checkpointing(model, largest, observer);
     if (!setup.device.is_cpu()) observer.on_note(model.describe_kernels());
     std::optional<TrainingLoop> loop;
     with_memory_errors_explained({"making the optimizer"},
                                  [&] { loop.emplace(request, setup, model, checkpoints, rows, files, observer); });
     if (resume) loop->continue_from(*resume);
-    state = loop->run();
+    state = loop->run(largest);
     loop.reset();  // gradients and moments are gone before the export needs room
     throw_if_stopped();
     RunCompletion completion;
@@ -307,6 +327,9 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
     return completed(request, completion, completion.early_stopped ? RunOutcome::kEarlyStopped : RunOutcome::kFinished);
   } catch (const StopRequested&) {
     write_run_description(folder, request, setup, "stopped", files);
+    throw;
+  } catch (const std::exception&) {
+    write_down_failure(request, setup, files);
     throw;
   }
 }

@@ -10,6 +10,8 @@
 #include <system_error>
 
 #include "configs/error.h"
+#include "data/files/file_system.h"
+#include "data/files/folder_entry.h"
 #include "model/adapter_config.h"
 #include "model/json_fields.h"
 #include "model/weight_files.h"
@@ -261,9 +263,8 @@ SelftestCase read_selftest_case(const fs::path& folder) {
 
 std::vector<fs::path> find_selftest_cases(const fs::path& folder) {
   std::vector<fs::path> cases;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    if (is_case(entry.path())) cases.push_back(entry.path());
+  for (const fs::path& path : list_folder(folder)) {
+    if (is_case(path)) cases.push_back(path);
   }
   if (cases.empty()) {
     throw Error(ErrorKind::kIo, fmt::format("{}: there is no case in it; install gemma-sft again, or name a case with "

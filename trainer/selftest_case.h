@@ -56,7 +56,7 @@ struct SelftestCase {
 SelftestCase read_selftest_case(const std::filesystem::path& folder);
 
 // The case folders below `folder`, ascending by name: those with case.json, expected.safetensors and model/. Throws
-// Error(kIo) when there is none.
+// Error(kIo) when there is none, or the folder cannot be listed.
 std::vector<std::filesystem::path> find_selftest_cases(const std::filesystem::path& folder);
 
 // share/gemma-sft/selftest beside the folder that holds the running program: in an installation and in a build tree.

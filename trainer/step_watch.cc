@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <thread>
 
@@ -28,6 +29,7 @@ struct StepWatch::State {
   bool running = false;
   int64_t step = 0;
   std::string phase, rows;
+  const std::string plain_message = "a step was not finished in the time of training.step_timeout";
   Clock::time_point step_start, phase_start;
   std::jthread thread;  // the last member: it ends before what it uses
 
@@ -44,15 +46,25 @@ struct StepWatch::State {
           changed.wait_until(lock, stop, step_start + limit, [&] { return !running || turn != watched; });
       if (ended || stop.stop_requested()) continue;
       told = watched;
-      on_stall(message());
+      tell();
     }
+  }
+
+  // What leaves a thread ends the process by SIGABRT, so that a lack of memory for the words must not.
+  void tell() const {
+    std::string words;
+    try {
+      words = message();
+    } catch (const std::exception&) {
+      return on_stall(plain_message);
+    }
+    on_stall(words);
   }
 
   std::string message() const {
     return fmt::format(
         "step {}: not finished after {:.1f} s (training.step_timeout: {}); for {:.1f} s it has been at: {}.{} "
-        "Checkpoints "
-        "saved so far are intact, and the same command continues from the newest",
+        "Checkpoints saved so far are intact, and the same command continues from the newest",
         step, seconds_since(step_start), limit_seconds, seconds_since(phase_start), phase,
         rows.empty() ? "" : " Its rows: " + rows + ".");
   }

@@ -18,8 +18,8 @@ using OnStall = std::function<void(const std::string& message)>;
 class StepWatch {
  public:
   // Without a limit or without a function nothing is watched. `on_stall` is called at most once for each begin(), on
-  // the watching thread; while it runs the training thread stands still at its next call below. It is expected to end
-  // the process.
+  // the watching thread; while it runs the training thread stands still at its next call below. It must not throw, and
+  // is expected to end the process.
   StepWatch(std::optional<double> limit_seconds, OnStall on_stall);
   ~StepWatch();
 

@@ -18,23 +18,21 @@ int64_t part_of(double epochs, int64_t steps) {
   return static_cast<int64_t>(std::ceil(epochs * static_cast<double>(steps) - 1e-9));
 }
 
-// Ends of the epochs up to max_steps or num_epochs; the last entry is the number of steps of the run.
-std::vector<int64_t> find_epoch_ends(const TrainingSection& training, const DatasetIndex& index,
-                                     const BatchOptions& batches) {
-  std::vector<int64_t> ends;
-  int64_t done = 0;
-  for (int64_t epoch = 0;; ++epoch) {
-    int64_t steps = steps_in_epoch(index, batches, epoch);
-    const bool limited = training.max_steps.has_value();
-    if (limited && done + steps >= *training.max_steps) steps = *training.max_steps - done;
-    if (!limited && training.num_epochs - static_cast<double>(epoch) < 1.0) {
-      steps = part_of(training.num_epochs - static_cast<double>(epoch), steps);
-    }
-    if (steps > 0) ends.push_back(done += steps);
-    if (steps <= 0 || (limited ? done >= *training.max_steps : static_cast<double>(epoch + 1) >= training.num_epochs)) {
-      return ends;
-    }
+// Steps of num_epochs whose micro-batches are filled by tokens: each epoch has another number of them.
+int64_t count_steps_by_epochs(double num_epochs, const DatasetIndex& index, const BatchOptions& batches) {
+  int64_t steps = 0;
+  for (int64_t epoch = 0; static_cast<double>(epoch) < num_epochs; ++epoch) {
+    throw_if_stopped();  // a million epochs take long
+    const double rest = num_epochs - static_cast<double>(epoch);
+    const int64_t in_epoch = steps_in_epoch(index, batches, epoch);
+    steps += rest < 1.0 ? part_of(rest, in_epoch) : in_epoch;
   }
+  return steps;
+}
+
+int64_t total_steps_of(const TrainingSection& training, const DatasetIndex& index, const BatchOptions& batches) {
+  const std::optional<int64_t> steps = count_steps(training, static_cast<int64_t>(index.train.size()));
+  return steps ? *steps : count_steps_by_epochs(training.num_epochs, index, batches);
 }
 
 BatchOptions batch_options(const TrainingSection& training, bool parse_control_tokens, int64_t pad_id) {
@@ -55,25 +53,18 @@ bool TrainPlan::saves_after(int64_t finished_steps) const {
   return finished_steps == total_steps || (checkpoint_every > 0 && finished_steps % checkpoint_every == 0);
 }
 
-bool TrainPlan::evaluates_after(int64_t finished_steps) const {
-  if (!epoch_ends.empty()) return std::binary_search(epoch_ends.begin(), epoch_ends.end(), finished_steps);
+bool TrainPlan::evaluates_after(int64_t finished_steps, const DataCursor& next) const {
+  if (evaluate_epoch_ends) return finished_steps == total_steps || next == DataCursor{next.epoch, 0, 0};
   if (evaluate_every == 0) return false;
   return finished_steps == total_steps || finished_steps % evaluate_every == 0;
 }
 
-TrainPlan make_plan(const RunConfig& config, const DatasetIndex& index, int64_t max_seq_length, int64_t pad_id) {
+TrainPlan make_plan(const RunConfig& config, const DatasetIndex& index, int64_t pad_id) {
   TrainPlan plan;
-  plan.max_seq_length = max_seq_length;
   plan.batches = batch_options(config.training, config.dataset.parse_control_tokens, pad_id);
   plan.steps_per_epoch = steps_in_epoch(index, plan.batches, 0);
   const bool has_validation = !index.validation.empty() || config.dataset.validation_path.has_value();
-  std::vector<int64_t> ends;
-  if (plan.batches.batch_tokens > 0) {
-    ends = find_epoch_ends(config.training, index, plan.batches);
-    plan.total_steps = ends.empty() ? 0 : ends.back();
-  } else {
-    plan.total_steps = count_steps(config.training, static_cast<int64_t>(index.train.size())).value_or(0);
-  }
+  plan.total_steps = total_steps_of(config.training, index, plan.batches);
   if (plan.total_steps <= 0) {
     throw Error(ErrorKind::kUsage,
                 fmt::format("training.num_epochs: {} of an epoch of {} steps is no step at all; raise it or set "
@@ -84,7 +75,7 @@ TrainPlan make_plan(const RunConfig& config, const DatasetIndex& index, int64_t 
     if (config.evaluation.every) {
       plan.evaluate_every = *config.evaluation.every;
     } else if (plan.batches.batch_tokens > 0) {
-      plan.epoch_ends = std::move(ends);
+      plan.evaluate_epoch_ends = true;
     } else {
       plan.evaluate_every = plan.steps_per_epoch;
     }

@@ -14,22 +14,23 @@ namespace gemma_sft {
 
 struct TrainPlan {
   int64_t total_steps = 0;
-  int64_t steps_per_epoch = 0;   // of epoch 0
-  int64_t warmup_steps = 0;      // warmup_ratio: ceil(ratio * total_steps), as transformers
-  int64_t checkpoint_every = 0;  // 0: only at the end
-  int64_t evaluate_every = 0;    // 0: never, or where `epoch_ends` says
-  int64_t max_seq_length = 0;
-  std::vector<int64_t> epoch_ends;  // evaluation once per epoch: the steps that end one, where epochs differ in length
+  int64_t steps_per_epoch = 0;       // of epoch 0
+  int64_t warmup_steps = 0;          // warmup_ratio: ceil(ratio * total_steps), as transformers
+  int64_t checkpoint_every = 0;      // 0: only at the end
+  int64_t evaluate_every = 0;        // 0: never, or at the end of each epoch
+  bool evaluate_epoch_ends = false;  // where epochs differ in length
   Schedule schedule;
   BatchOptions batches;
 
   bool saves_after(int64_t finished_steps) const;  // the last step always does
-  bool evaluates_after(int64_t finished_steps) const;
+  // `next`: where the data stands after so many steps.
+  bool evaluates_after(int64_t finished_steps, const DataCursor& next) const;
 };
 
-// Nothing is evaluated where neither the index nor dataset.validation_path has validation rows. Throws Error(kUsage)
-// when the plan has no step.
-TrainPlan make_plan(const RunConfig& config, const DatasetIndex& index, int64_t max_seq_length, int64_t pad_id);
+// Nothing is evaluated where neither the index nor dataset.validation_path has validation rows. Where micro-batches are
+// filled by tokens and max_steps is not given, every epoch's steps are counted. Throws Error(kUsage) when the plan has
+// no step, StopRequested between two epochs.
+TrainPlan make_plan(const RunConfig& config, const DatasetIndex& index, int64_t pad_id);
 
 // Tokens that a row may have: what is asked for, else the model's maximum or 2048, the smaller. Throws Error(kUsage)
 // when more is asked for than the model has places.

@@ -6,10 +6,13 @@
 
 #include <algorithm>
 
+#include "configs/choice_names.h"
 #include "configs/configured_path.h"
 #include "configs/error.h"
+#include "data/files/utf8.h"
 #include "data/records/manifest.h"
 #include "model/chunked_cross_entropy.h"
+#include "model/hub_cache.h"
 #include "model/weights.h"
 #include "trainer/activation_budget.h"
 #include "trainer/device.h"
@@ -68,6 +71,16 @@ void warn_about(const DatasetIndex& index, RunObserver& observer) {
         index.truncated_targets.size(),
         name_places(index.file, index.truncated_targets.empty() ? index.truncated : index.truncated_targets)));
   }
+  if (!index.unread_fields.empty()) {
+    std::string fields;
+    for (const auto& [name, rows] : index.unread_fields) {
+      fields += fmt::format("{}{} ({} rows)", fields.empty() ? "" : ", ", name, rows);
+    }
+    observer.on_warning(
+        fmt::format("{}: fields that dataset.format: {} does not read, so that nothing in them is "
+                    "trained on: {}",
+                    index.file, choice_name(index.format), fields));
+  }
   if (!index.control_text.empty()) {
     observer.on_warning(fmt::format("{}: {} rows spell a control token such as <start_of_turn> in their text: {}",
                                     index.file, index.control_text.size(),
@@ -92,6 +105,14 @@ void check_validation(const RunConfig& config, const TrainSetup& setup, RunObser
                                              config.evaluation.keep_best ? "keep_best" : "early_stopping_patience"));
 }
 
+// What a run writes down names the places it worked with, and JSON is UTF-8. Better now than at the first checkpoint.
+void require_utf8(const std::string& what, const fs::path& path, const std::string& remedy = "rename it") {
+  if (!find_utf8_problem(path.native())) return;
+  throw Error(ErrorKind::kUsage,
+              fmt::format("{}: {} is not UTF-8, which the files that a run writes about itself have to be; {}", what,
+                          quoted_excerpt(path.native(), 500), remedy));
+}
+
 // The PEFT folder to continue from, found as every path of a configuration file is.
 fs::path init_folder(const LoraSection& lora, const fs::path& config_file) {
   return find_configured_path(*lora.init_from, config_file).value_or(*lora.init_from);
@@ -111,7 +132,9 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
   const fs::path config_file = request.loaded.file;
   TrainSetup setup;
   setup.device = choose_device(request.device);
+  require_utf8("the run folder", request.place.folder, "give another with --output or --output-dir");
   setup.model_folder = find_base_model(config.model, config_file);
+  require_utf8("model.base_model", fs::weakly_canonical(setup.model_folder));
   setup.model_config = load_gemma_config(setup.model_folder);
   if (config.lora.rank > 0 && config.lora.init_from) {
     require_continuation(lora_options(config.lora), init_folder(config.lora, config_file), setup.model_config);
@@ -120,6 +143,7 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
   setup.tokenizer = Tokenizer::load(setup.model_folder);
   setup.manifest = find_manifest(config, config_file, observer);
   const fs::path rows = require_training_rows(config, setup.manifest, config_file);
+  require_utf8("the training rows", rows);
   observer.on_note(
       fmt::format("base model: {}; device: {}", setup.model_folder.string(), describe_device(setup.device)));
 
@@ -136,6 +160,7 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
   warn_about(*setup.index, observer);
   if (config.dataset.validation_path) {
     const fs::path file = require_validation_file(*config.dataset.validation_path, config_file);
+    require_utf8("dataset.validation_path", file);
     options.validation_fraction = 0;
     options.max_samples.reset();
     setup.validation_index = std::make_shared<DatasetIndex>(index_dataset(file.string(), *setup.tokenizer, options));
@@ -150,7 +175,7 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
   }
   check_validation(config, setup, observer);
 
-  setup.plan = make_plan(config, *setup.index, max_seq_length, setup.tokenizer->pad_id());
+  setup.plan = make_plan(config, *setup.index, setup.tokenizer->pad_id());
   for (const std::string& warning : plan_warnings(config, setup.plan.total_steps)) observer.on_warning(warning);
 
   setup.origin = {.config = config,
@@ -185,12 +210,9 @@ Gemma load_model(const TrainSetup& setup, const RunConfig& config, const fs::pat
   return std::move(*model);
 }
 
-void choose_activation_checkpointing(Gemma& model, const TrainSetup& setup, const RunConfig& config,
-                                     RunObserver& observer) {
-  if (config.training.activation_checkpointing != ActivationCheckpointing::kAuto) return;
-  const GemmaConfig& shape = setup.model_config;
-  const auto longest = static_cast<int64_t>(setup.index->longest_tokens);
-  ActivationNeed need{.micro_batch_tokens = config.training.batch_tokens.value_or(config.training.batch_size * longest),
+ActivationNeed activation_need(const Gemma& model, const LargestMicroBatch& largest) {
+  const GemmaConfig& shape = model.config();
+  ActivationNeed need{.micro_batch_tokens = largest.places,
                       .value_bytes = static_cast<int64_t>(c10::elementSize(model.options().compute_dtype))};
   for (const Parameter& parameter : model.trainable_parameters()) {
     need.trained_weights += parameter.tensor.numel();
@@ -199,8 +221,13 @@ void choose_activation_checkpointing(Gemma& model, const TrainSetup& setup, cons
   // The loss head: a chunk of logits, and the head's gradient in fp32 where it is trained.
   need.other_bytes = kLossChunkBytes;
   if (!model.has_lora()) need.other_bytes += shape.vocab_size * shape.hidden_size * 4;
-  const int64_t available = free_memory_bytes(setup.device);
-  const ActivationPlan plan = plan_activations(shape, need, available);
+  return need;
+}
+
+void choose_activation_checkpointing(Gemma& model, const LargestMicroBatch& largest, RunObserver& observer) {
+  const GemmaConfig& shape = model.config();
+  const int64_t available = free_memory_bytes(model.options().device);
+  const ActivationPlan plan = plan_activations(shape, activation_need(model, largest), available);
   model.recompute_layers(plan.recomputed_layers);
   const std::string words = describe(plan, shape, available);
   if (plan.fits) {

@@ -8,11 +8,13 @@
 #include <memory>
 #include <vector>
 
+#include "data/batches/batch_stream.h"
 #include "data/batches/dataset_index.h"
 #include "data/records/manifest.h"
 #include "data/text/tokenizer.h"
 #include "model/gemma.h"
 #include "model/gemma_config.h"
+#include "trainer/activation_budget.h"
 #include "trainer/checkpoint/train_state.h"
 #include "trainer/run/run_observer.h"
 #include "trainer/run_training.h"
@@ -42,10 +44,12 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
 // The model with its base weights, and its adapter when there is one: what step 0 starts from. Throws StopRequested.
 Gemma load_model(const TrainSetup& setup, const RunConfig& config, const std::filesystem::path& config_file);
 
-// With training.activation_checkpointing: auto, decides by the memory that is left beside the loaded weights how many
-// blocks are computed again, and tells the observer. Else nothing.
-void choose_activation_checkpointing(Gemma& model, const TrainSetup& setup, const RunConfig& config,
-                                     RunObserver& observer);
+// What the largest micro-batch to come takes beside the loaded weights.
+ActivationNeed activation_need(const Gemma& model, const LargestMicroBatch& largest);
+
+// training.activation_checkpointing: auto: decides by the memory that is left how many blocks are computed again, and
+// tells the observer.
+void choose_activation_checkpointing(Gemma& model, const LargestMicroBatch& largest, RunObserver& observer);
 
 int64_t count_targets(const std::vector<IndexedRow>& rows);
 

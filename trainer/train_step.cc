@@ -76,7 +76,12 @@ StepStats TrainStep::apply(double rate, const std::vector<PackedBatch>& batches,
 TrainStep::Sums TrainStep::sum_up(double targets) const {
   const c10::NoGradGuard no_grad;
   std::vector<at::Tensor> gradients;
-  for (const Parameter& parameter : optimizer_.parameters()) gradients.push_back(parameter.tensor.grad());
+  for (const Parameter& parameter : optimizer_.parameters()) {
+    if (!parameter.tensor.grad().defined()) {
+      throw Error(ErrorKind::kInternal, fmt::format("optimizer step: {} has no gradient", parameter.name));
+    }
+    gradients.push_back(parameter.tensor.grad());
+  }
   const at::Tensor norms = at::stack(at::_foreach_norm(gradients, 2, at::kFloat)).to(at::kDouble);
   const at::Tensor norm = norms.square().sum().sqrt().div_(targets);
   const at::Tensor loss = at::stack(losses_).to(at::kDouble).sum().div_(targets);

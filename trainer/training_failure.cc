@@ -59,12 +59,7 @@ std::string explain(const WorkPlace& place, const std::string& asked) {
     where += fmt::format(", micro-batch of {} examples with {} tokens{}", place.batch->documents(),
                          place.batch->tokens(), describe_longest(*place.batch));
   }
-  return fmt::format(
-      "out of memory ({}): tried to allocate {}. Reduce training.batch_size (16 -> 8 -> 4) and set "
-      "training.gradient_accumulation_steps: 4 to keep the step's size, set training.activation_checkpointing: true or "
-      "lora.rank, lower model.max_seq_length, or use a larger accelerator (tpu-v3-8 -> tpu-v3-32 on the job service). "
-      "Checkpoints saved so far are intact.{}",
-      where, asked, describe_limit());
+  return fmt::format("out of memory ({}): tried to allocate {}. {}{}", where, asked, place.remedy, describe_limit());
 }
 
 }  // namespace

@@ -11,11 +11,22 @@
 
 namespace gemma_sft {
 
+// What a training run may change where memory runs out, and what it has not lost.
+inline constexpr const char* kTrainingRemedy =
+    "Reduce training.batch_size (16 -> 8 -> 4) and set training.gradient_accumulation_steps: 4 to keep the step's "
+    "size, set training.activation_checkpointing: true or lora.rank, lower model.max_seq_length, or use a larger "
+    "accelerator (tpu-v3-8 -> tpu-v3-32 on the job service). Checkpoints saved so far are intact.";
+
+// What generate and eval may change.
+inline constexpr const char* kAnswersRemedy =
+    "Lower --max-new-tokens, use --precision bf16, or a device with more memory (--device).";
+
 // What was being done: named in the message when memory runs out.
 struct WorkPlace {
-  std::string phase;                   // "forward and backward pass", "optimizer step", "loading the model", ...
-  int64_t step = 0;                    // optimizer step in progress, from 1; 0: before the first
-  const PackedBatch* batch = nullptr;  // not owned
+  std::string phase;                     // "forward and backward pass", "optimizer step", "loading the model", ...
+  int64_t step = 0;                      // optimizer step in progress, from 1; 0: before the first
+  const PackedBatch* batch = nullptr;    // not owned
+  const char* remedy = kTrainingRemedy;  // sentences: what the command at work may change
 };
 
 // Runs `work`. std::bad_alloc, LibTorch's out-of-memory error, its CPU allocator's failure, oneDNN's and that of a new

@@ -110,8 +110,9 @@ LargestMicroBatch find_largest_micro_batch(const DatasetIndex& index, const Batc
       int64_t total = 0;
       int64_t longest = 0;
       for (int64_t i = 0; i < count; ++i) {
-        total += tokens_at(at.position + i);
-        longest = std::max(longest, tokens_at(at.position + i));
+        const int64_t tokens = tokens_at(at.position + i);
+        total += tokens;
+        longest = std::max(longest, tokens);
       }
       const int64_t places = options.pack.packing ? total : longest * count;
       if (places > largest.places) largest = {step_start, step, static_cast<size_t>(micro), places};
@@ -132,14 +133,11 @@ struct BatchStream::State {
   DataCursor cursor;  // the consumer's
   double waited = 0;
 
-  // What the prefetch thread hands over: a step, or the error that ends the stream.
-  struct Item {
-    std::optional<StepBatches> step;
-    std::exception_ptr error;
-  };
+  // What the prefetch thread hands over: steps, and behind the last of them the error that ended it.
   std::mutex mutex;
   std::condition_variable_any changed;
-  std::deque<Item> ready;
+  std::deque<StepBatches> ready;
+  std::exception_ptr error;
   std::jthread thread;  // the last member: it ends before what it uses
 
   StepBatches make_step(RowLoader& loader, const DataCursor& from) const {
@@ -155,8 +153,6 @@ struct BatchStream::State {
       std::vector<const IndexedRow*> batch_rows;
       for (int64_t i = 0; i < count; ++i) batch_rows.push_back(&row_at(position + i));
       step.micro_batches.push_back(load_batch(loader, batch_rows, index->file, options.pack));
-      step.target_tokens += step.micro_batches.back().target_tokens;
-      step.real_tokens += step.micro_batches.back().real_tokens;
       position += count;
     }
     step.cursor =
@@ -170,29 +166,32 @@ struct BatchStream::State {
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are for the training thread
+    try {
+      make_steps(stop, at);
+    } catch (...) {  // what leaves a thread ends the process; to keep it here takes no memory
+      const std::lock_guard lock(mutex);
+      error = std::current_exception();
+    }
+    changed.notify_all();
+  }
+
+  // Until it is told to stop.
+  void make_steps(const std::stop_token& stop, DataCursor at) {
     const auto room = static_cast<size_t>(std::max(1, options.prefetch_steps));
-    std::optional<RowLoader> loader;
+    RowLoader loader(*index, tokenizer, options.parse_control_tokens);
     for (;;) {
       {
         std::unique_lock lock(mutex);
         if (!changed.wait(lock, stop, [&] { return ready.size() < room; })) return;
       }
-      Item item;
-      try {
-        if (!loader) loader.emplace(*index, tokenizer, options.parse_control_tokens);
-        item.step = make_step(*loader, at);
-        at = item.step->cursor;
-      } catch (...) {
-        item.error = std::current_exception();
-      }
-      const bool is_last = item.error != nullptr;
+      StepBatches step = make_step(loader, at);
+      at = step.cursor;
       {
         const std::lock_guard lock(mutex);
         if (stop.stop_requested()) return;
-        ready.push_back(std::move(item));
+        ready.push_back(std::move(step));
       }
       changed.notify_all();
-      if (is_last) return;
     }
   }
 
@@ -202,6 +201,7 @@ struct BatchStream::State {
     thread.join();
     thread = std::jthread();
     ready.clear();
+    error = nullptr;
   }
 };
 
@@ -227,10 +227,10 @@ StepBatches BatchStream::next() {
   }
   const auto start = std::chrono::steady_clock::now();
   std::unique_lock lock(state.mutex);
-  state.changed.wait(lock, [&] { return !state.ready.empty(); });
+  state.changed.wait(lock, [&] { return !state.ready.empty() || state.error != nullptr; });
   state.waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (state.ready.front().error) std::rethrow_exception(state.ready.front().error);  // stays there for the next call
-  StepBatches step = std::move(*state.ready.front().step);
+  if (state.ready.empty()) std::rethrow_exception(state.error);  // stays there for the next call
+  StepBatches step = std::move(state.ready.front());
   state.ready.pop_front();
   lock.unlock();
   state.changed.notify_all();

@@ -42,8 +42,6 @@ struct StepBatches {
   std::vector<PackedBatch> micro_batches;  // 1 to `accumulation`
   DataCursor cursor;                       // after this step
   double epoch = 0;                        // finished part of the run in epochs after this step, e.g. 1.25
-  int64_t target_tokens = 0;               // over all micro-batches
-  int64_t real_tokens = 0;
 };
 
 // Optimizer steps of one epoch. For batch_size: ceil(ceil(n / batch_size) / accumulation). For batch_tokens it depends

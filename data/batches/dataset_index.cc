@@ -288,6 +288,11 @@ class Indexer {
       return tokenizer_.spells_control_token(turn.text);
     });
     if (spells_control) index_.control_text.push_back(line);
+    for (const std::string& field : example.unread_fields) {
+      if (index_.unread_fields.size() < DatasetIndex::kMaxUnreadFields || index_.unread_fields.contains(field)) {
+        ++index_.unread_fields[field];
+      }
+    }
     return true;
   }
 

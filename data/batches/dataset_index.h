@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,6 +48,7 @@ struct IndexOptions {
 // Rows of one file that will be trained on (or evaluated). Immutable; safe to share between threads.
 struct DatasetIndex {
   static constexpr size_t kMaxSkippedKept = 100;
+  static constexpr size_t kMaxUnreadFields = 20;
 
   std::string file;
   std::string sha256;  // of the whole file's bytes; empty when stop_requested ended the pass
@@ -60,6 +62,8 @@ struct DatasetIndex {
   std::vector<uint32_t> truncated;          // lines of the rows cut by on_long: truncate
   std::vector<uint32_t> truncated_targets;  // lines of those whose targets were cut
   std::vector<uint32_t> control_text;       // lines of the rows whose contents spell a control token
+  // Good rows by the fields in them that were not read (Example::unread_fields); at most kMaxUnreadFields names.
+  std::map<std::string, int64_t> unread_fields;
 };
 
 // A row longer than max_seq_length is a bad record when on_long is fail, and on_bad_record then decides. Ids are

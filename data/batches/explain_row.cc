@@ -61,7 +61,13 @@ RowExplanation explain_row(const std::string& file, int64_t row, std::shared_ptr
   if (row < 1) throw Error(ErrorKind::kData, fmt::format("{}: there is no row {}; the first is row 1", file, row));
   const auto [example, offset] = find_row(file, row, options.format);
   const ControlTokens mode = options.parse_control_tokens ? ControlTokens::kParse : ControlTokens::kLiteral;
-  TokenizedExample tokenized = tokenize_example(*tokenizer, example, mode);
+  TokenizedExample tokenized;
+  try {
+    tokenized = tokenize_example(*tokenizer, example, mode);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kData) throw;
+    throw Error(ErrorKind::kData, fmt::format("{}:{}:1: row: {}", file, example.place.line, error.what()));
+  }
   const int64_t vocab_size = options.vocab_size > 0 ? options.vocab_size : tokenizer->size();
   const auto unfit = find_unfit(example, tokenized, *tokenizer, vocab_size);
   if (unfit && unfit->element) {  // an id without a piece cannot be shown

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "configs/error.h"
 #include "data/files/folder_entry.h"
@@ -29,10 +28,7 @@ void write_digest_list(FileSystem& files, const std::filesystem::path& folder,
                        const std::map<std::string, std::string>& sha256) {
   std::string text;
   for (const auto& [name, digest] : sha256) text += fmt::format("{}  {}\n", digest, name);
-  const std::unique_ptr<WritableFile> file = files.create(folder / kDigestListName);
-  file->append(text);
-  file->sync();
-  file->close();
+  write_new_file(files, folder / kDigestListName, text);
 }
 
 std::optional<std::map<std::string, std::string>> find_digest_list(const std::filesystem::path& folder) {

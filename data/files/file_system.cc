@@ -286,13 +286,17 @@ FileSystem& real_file_system() {
   return files;
 }
 
+void write_new_file(FileSystem& files, const fs::path& path, std::string_view bytes) {
+  const std::unique_ptr<WritableFile> file = files.create(path);
+  file->append(bytes);
+  file->sync();
+  file->close();
+}
+
 void write_file_durably(FileSystem& files, const fs::path& path, std::string_view bytes) {
   const fs::path temporary = folder_of(path) / fmt::format(".{}.tmp", path.filename().string());
   try {
-    const std::unique_ptr<WritableFile> file = files.create(temporary);
-    file->append(bytes);
-    file->sync();
-    file->close();
+    write_new_file(files, temporary, bytes);
     files.rename(temporary, path);
   } catch (...) {
     try {
@@ -303,6 +307,11 @@ void write_file_durably(FileSystem& files, const fs::path& path, std::string_vie
     throw;
   }
   files.sync_directory(folder_of(path));
+}
+
+fs::path plain_path(const fs::path& path) {
+  const fs::path plain = fs::absolute(path.empty() ? fs::path(".") : path).lexically_normal();
+  return plain.has_filename() ? plain : plain.parent_path();
 }
 
 std::string read_file(const fs::path& path, uint64_t max_bytes) {

@@ -46,6 +46,9 @@ class FileSystem {
 // The real one. Lives for the whole program.
 FileSystem& real_file_system();
 
+// Create, write, fsync, close; no rename and no fsync of the folder: for files of a folder that nobody sees yet.
+void write_new_file(FileSystem& files, const std::filesystem::path& path, std::string_view bytes);
+
 // Temporary name in the same folder (".<name>.tmp"), write, fsync, rename, fsync of the folder: after it returns,
 // `path` holds `bytes` even if the power fails; if it throws before the rename, `path` is as it was. One writer of a
 // path at a time.
@@ -53,6 +56,11 @@ void write_file_durably(FileSystem& files, const std::filesystem::path& path, st
 
 // Whole regular file as a string. Throws Error(kIo) naming the path; `max_bytes` guards against surprises.
 std::string read_file(const std::filesystem::path& path, uint64_t max_bytes = UINT64_MAX);
+
+// `path` from the root on, without ".", ".." and a separator at its end, so that filename() is its last name and
+// parent_path() the folder of that; of "out/" itself they are "" and "out". Empty: the working directory. By its text
+// alone: no symbolic link is followed, and "link/.." is the folder that the link lies in.
+std::filesystem::path plain_path(const std::filesystem::path& path);
 
 // The Error(kIo) for a system call that failed: path, operation, errno text, bytes needed (when given) and free (then,
 // and on a full disk or quota), remedy.

@@ -33,6 +33,8 @@ struct Example {
   RowPlace place;
   std::vector<Turn> turns;                 // empty when `tokens` is set
   std::optional<TokenizedExample> tokens;  // format `tokens`
+  // Fields that the format does not name and that were not read: "system", "messages[].weight". The first few.
+  std::vector<std::string> unread_fields = {};
 };
 
 }  // namespace gemma_sft

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <set>
@@ -60,7 +61,7 @@ class RowParser {
 
   Example parse(DataFormat format) {
     check_text();
-    read_fields();
+    read_fields(format);
     Example example;
     example.place = place_;
     example.id = read_id();
@@ -74,6 +75,7 @@ class RowParser {
     }
     check_metadata("metadata");
     if (format == DataFormat::kTrace) check_metadata("meta");
+    example.unread_fields = std::move(unread_);
     return example;
   }
 
@@ -117,17 +119,45 @@ class RowParser {
     fail(row_->byte(), field, expected, "no such field" + other_format_hint());
   }
 
-  void read_fields() {
-    static const std::set<std::string> kKnown = {"id",          "prompt",    "response", "messages",
-                                                 "metadata",    "meta",      "steps",    "final_answer",
-                                                 "trace_steps", "input_ids", "prompts",  "loss_mask"};
+  static bool reads(DataFormat format, std::string_view field) {
+    const auto is_one_of = [&](std::initializer_list<std::string_view> names) {
+      return std::find(names.begin(), names.end(), field) != names.end();
+    };
+    if (is_one_of({"id", "metadata"})) return true;
+    switch (format) {
+      case DataFormat::kTrainingExample: return is_one_of({"prompt", "response", "messages"});
+      case DataFormat::kTunixSft: return is_one_of({"prompts", "final_answer"});
+      case DataFormat::kTrace: return is_one_of({"prompt", "prompts", "steps", "trace_steps", "final_answer", "meta"});
+      case DataFormat::kTokens: return is_one_of({"input_ids", "loss_mask"});
+    }
+    return false;
+  }
+
+  // By any format: a row that is read as the wrong one can be told which fits.
+  static bool is_known(std::string_view field) {
+    const auto formats = {DataFormat::kTrainingExample, DataFormat::kTunixSft, DataFormat::kTrace, DataFormat::kTokens};
+    return std::any_of(formats.begin(), formats.end(), [&](DataFormat format) { return reads(format, field); });
+  }
+
+  void remember_unread(const std::string& field) {
+    constexpr size_t kMostNamed = 8;
+    constexpr size_t kMostBytes = 40;
+    const std::string shown = quoted_excerpt(field, kMostBytes);
+    const std::string name = shown == '"' + field + '"' ? field : shown;
+    if (unread_.size() < kMostNamed && std::find(unread_.begin(), unread_.end(), name) == unread_.end()) {
+      unread_.push_back(name);
+    }
+  }
+
+  void read_fields(DataFormat format) {
     row_.emplace(line_);
     if (row_->kind() != JsonKind::kObject) {
       const bool is_list = row_->kind() == JsonKind::kArray;
       fail(row_->byte(), "row", "a JSON object", row_->description() + (is_list ? kOneLineHint : ""));
     }
-    row_->each_member([this](const JsonMember& member) {
-      if (kKnown.count(member.name)) fields_.emplace_back(member.name, member.value);
+    row_->each_member([&](const JsonMember& member) {
+      if (is_known(member.name)) fields_.emplace_back(member.name, member.value);
+      if (!reads(format, member.name)) remember_unread(member.name);
       return true;
     });
   }
@@ -203,7 +233,7 @@ class RowParser {
                     : "the model's turn, for user and model alternate";
   }
 
-  std::vector<Turn> read_messages() const {
+  std::vector<Turn> read_messages() {
     const JsonValue& messages = require_array("messages");
     for (const char* other : {"prompt", "response"}) {
       if (find(other)) {
@@ -224,14 +254,19 @@ class RowParser {
     return turns;
   }
 
-  Turn read_message(const JsonValue& message, const std::vector<Turn>& before) const {
+  Turn read_message(const JsonValue& message, const std::vector<Turn>& before) {
     const std::string field = fmt::format("messages[{}]", before.size());
     if (message.kind() != JsonKind::kObject) fail(message, field, "an object {role, content}");
     std::optional<JsonValue> role;
     std::optional<JsonValue> content;
     message.each_member([&](const JsonMember& member) {
-      if (member.name == "role") role.emplace(member.value);
-      if (member.name == "content") content.emplace(member.value);
+      if (member.name == "role") {
+        role.emplace(member.value);
+      } else if (member.name == "content") {
+        content.emplace(member.value);
+      } else {
+        remember_unread("messages[]." + member.name);
+      }
       return true;
     });
     constexpr char kRoles[] = "system, user, model or assistant";
@@ -402,6 +437,7 @@ class RowParser {
   const RowPlace place_;
   std::optional<JsonValue> row_;
   std::vector<std::pair<std::string, JsonValue>> fields_;  // the known ones
+  std::vector<std::string> unread_;                        // the first names of those that the format does not read
 };
 
 InputFile open_data_file(const std::string& file) {

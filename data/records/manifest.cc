@@ -21,8 +21,7 @@
 namespace gemma_sft {
 namespace {
 
-constexpr uint64_t kMaxManifestBytes = 16 << 20;  // 400,000 traces
-constexpr size_t kMaxKeptProblems = 1000;         // the rest is counted
+constexpr size_t kMaxKeptProblems = 1000;  // the rest is counted
 constexpr size_t kMaxShownProblems = 20;
 constexpr size_t kMaxMembers = 10'000;  // of all objects that are open at one moment
 
@@ -86,6 +85,12 @@ class ManifestReader {
       add_problem(0, "manifest: expected JSON text, found a byte order mark (ef bb bf); save the file without it");
       throw_problems();
     }
+    if (is_file_of_rows()) {
+      throw Error(ErrorKind::kData,
+                  fmt::format("{}: is a file of rows, one JSON object a line, and no manifest; name it as "
+                              "dataset.data_path",
+                              path_.string()));
+    }
     if (const auto problem = find_json_problem(text_, {.max_members = kMaxMembers})) {
       add_problem(problem->byte, fmt::format("manifest: expected {}, found {}", problem->expected, problem->found));
       throw_problems();
@@ -128,6 +133,18 @@ class ManifestReader {
   }
 
  private:
+  // Two lines that each are a JSON object.
+  bool is_file_of_rows() const {
+    const size_t first = text_.find('\n');
+    if (first == std::string::npos) return false;
+    const size_t second = std::min(text_.find('\n', first + 1), text_.size());
+    for (const std::string_view line :
+         {std::string_view(text_).substr(0, first), std::string_view(text_).substr(first + 1, second - first - 1)}) {
+      if (!line.starts_with('{') || find_json_problem(line, {.max_members = kMaxMembers})) return false;
+    }
+    return true;
+  }
+
   struct Note {
     size_t byte;
     std::string text;

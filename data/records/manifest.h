@@ -1,6 +1,7 @@
 // The data set manifest that dataset builders write next to the rows (dataset_key, trace_ids, trace_count, stats, ...).
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -9,6 +10,8 @@
 #include "configs/run_config.h"
 
 namespace gemma_sft {
+
+inline constexpr uint64_t kMaxManifestBytes = 16 << 20;  // 400,000 traces; a longer file is no manifest
 
 struct Manifest {
   std::filesystem::path path;

@@ -135,7 +135,7 @@ TEST(Aliases, AnOldFileLoadsAndSaysWhatHasNoEffect) {
                           "metrics.jsonl",
                           "c.yaml:14:3: training.device: has no effect here: the device belongs to the machine, not "
                           "to the run; choose it with --device",
-                          "c.yaml:15:1: system_instruction: has no effect here: a system text belongs into the "
+                          "c.yaml:15:1: system_instruction: has no effect here: a system text belongs in the "
                           "rows, as a system message in `messages`",
                           "c.yaml:19:3: data.shuffle_seed: has no effect here: training.seed gives the order of the "
                           "rows",

@@ -172,7 +172,7 @@ TEST(LoadConfig, AllProblemsOfAFileAreReportedAtOnceInItsOrder) {
             "c.yaml:17:3: training.bacth_size: unknown key; did you mean training.batch_size?\n"
             "c.yaml:18:15: training.adam_beta1: expected a number from 0 and below 1, found a list\n"
             "c.yaml:20:19: lora.target_modules: expected a list of names such as [q_proj, v_proj], found "
-            "\"q_proj\"\n"
+            "\"q_proj\"; put it into brackets: [q_proj]\n"
             "c.yaml:22:12: output.run_dir: expected text, found the number 42; put it into quotes: "
             "\"42\"\n"
             "c.yaml:23:21: output.checkpoint_every: expected a whole number from 0 to 1000000000, found "
@@ -263,6 +263,33 @@ TEST(LoadConfig, WhatHasNoEffectHereIsAWarning) {
   EXPECT_EQ(folder.short_names(loaded.warnings[1]),
             "c.yaml:7:10: evaluation.every: has no effect without dataset.validation_path or "
             "dataset.validation_fraction");
+}
+
+TEST(LoadConfig, WhatTrainsOtherwiseThanItLooksIsAWarning) {
+  const ConfigFolder folder;
+  const auto warnings = [&](const std::string& yaml) {
+    std::string text;
+    for (const std::string& warning : folder.load(kBase + yaml).warnings) text += folder.short_names(warning) + "\n";
+    return text;
+  };
+  EXPECT_EQ(warnings("training:\n  num_epochs: 3\n  max_steps: 10\n"),
+            "c.yaml:6:15: training.num_epochs: has no effect, because training.max_steps wins; keep one of them\n");
+  EXPECT_EQ(warnings("training:\n  precision: bf16\n"),
+            "c.yaml:6:14: training.precision: bf16 weights lose updates below a 512th of their size, as most are; set "
+            "training.stochastic_rounding: true, or precision: bf16_mixed where there is memory for it\n");
+  for (const char* chosen : {"  stochastic_rounding: false\n", "  stochastic_rounding: true\n", "lora: {rank: 4}\n"}) {
+    EXPECT_EQ(warnings(std::string("training:\n  precision: bf16\n") + chosen), "") << chosen;
+  }
+  EXPECT_EQ(warnings("  validation_path: train.jsonl\n"),
+            "c.yaml:5:20: dataset.validation_path: is the file that is trained on, so the evaluation loss says nothing "
+            "about other rows; name another, or set dataset.validation_fraction\n");
+}
+
+TEST(LoadConfig, OtherWordsForAValueGetTheRightOne) {
+  const ConfigFolder folder;
+  EXPECT_EQ(folder.problems(kBase + "training: {precision: float32, optimizer: adamw_torch}\n"),
+            "c.yaml:5:23: training.precision: float32 is refused: write fp32\n"
+            "c.yaml:5:43: training.optimizer: adamw_torch is refused: write adamw");
 }
 
 TEST(LoadConfig, TextThatIsNoPathIsRefused) {

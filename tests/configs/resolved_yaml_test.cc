@@ -18,7 +18,7 @@ std::string random_value(const Setting& setting, std::mt19937_64& random) {
     case ValueType::kSwitch: return random() % 2 == 0 ? "true" : "false";
     case ValueType::kChoice: return setting.field.choices[random() % setting.field.choices.size()];
     case ValueType::kTextList: {
-      static const std::string lists[] = {"[q_proj]", "[\"a, b\", 'c: d', \"#e\"]", "[\"\\\"x\\\\\", é]"};
+      static const std::string lists[] = {"[q_proj]", "['*', \"*.3.mlp.?p_proj\"]", "[\"model.layers.0.*\", k_proj]"};
       return lists[random() % 3];
     }
     case ValueType::kText: {

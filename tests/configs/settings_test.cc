@@ -275,7 +275,7 @@ TEST(Settings, RefusedValuesGiveTheirReason) {
                   HasSubstr(setting.key + ": " + refused.value + " is refused: " + refused.why));
     }
   }
-  EXPECT_EQ(refused_values, 3);  // model.revision: flax, precision: fp16, optimizer: adafactor
+  EXPECT_EQ(refused_values, 8);  // model.revision: flax, four of precision, three of optimizer
 }
 
 TEST(Settings, OnlyWhatReachesTheWeightsChangesTraining) {

@@ -68,6 +68,9 @@ TEST(SettingsText, ExplainSaysEverythingAboutAKey) {
             "  source:  gemma-sft\n"
             "  refused: fp16: Gemma's activations overflow half precision, whose largest value is "
             "65504; use bf16_mixed, bf16 or fp32\n"
+            "  refused: float16: it is fp16, in which Gemma's activations overflow; use bf16_mixed, bf16 or fp32\n"
+            "  refused: bfloat16: write bf16_mixed, which keeps fp32 weights beside, or bf16\n"
+            "  refused: float32: write fp32\n"
             "  aliases: training.dtype, training.use_bfloat16\n"
             "  example: precision: bf16_mixed\n"
             "  resume:  a changed value is another training run\n");

@@ -84,7 +84,10 @@ TEST(FrontEnd, WithoutAManifestTheSecondLineNamesTheDataFile) {
   const ProcessResult absent =
       gemma_sft_run({"train", "--config", "c.yaml", "--dry-run", "--data", "gone.jsonl"}, {.folder = dir.path()});
   EXPECT_EQ(absent.exit_code, 3);
-  EXPECT_THAT(absent.err, HasSubstr("Data file not found: gone.jsonl"));
+  EXPECT_THAT(absent.err, HasSubstr("Data file not found: gone.jsonl (--data)"));
+  dir.write("d.yaml", "model: {base_model: google/gemma-2b-it}\ndataset: {data_path: gone.jsonl}\n");
+  EXPECT_THAT(gemma_sft_run({"train", "--config", "d.yaml", "--dry-run"}, {.folder = dir.path()}).err,
+              HasSubstr("Data file not found: gone.jsonl (d.yaml:2:22)"));
   const ProcessResult manifest =
       gemma_sft_run({"train", "--config", "c.yaml", "--dry-run", "--set", "dataset.manifest_path=gone/manifest.json"},
                     {.folder = dir.path()});
@@ -109,12 +112,60 @@ TEST(FrontEnd, ADryRunLooksAtEveryPlaceThatIsNamed) {
   for (const std::string option : {"--output", "--output-dir"}) {
     const ProcessResult bucket = dry({option, "gs://bucket/runs"});
     EXPECT_EQ(bucket.exit_code, 0);
-    EXPECT_THAT(bucket.err, HasSubstr("warning: the output place is a bucket"));
-    EXPECT_THAT(dry({option, "gs://bucket/runs", "--backend", "tunix"}).err, Not(HasSubstr("the output place")));
+    EXPECT_THAT(bucket.err, HasSubstr("warning: training would stop at once: gs://bucket/runs"));
+    EXPECT_THAT(dry({option, "gs://bucket/runs", "--backend", "tunix"}).err, Not(HasSubstr("training would stop")));
     const ProcessResult file = dry({option, "file"});
     EXPECT_EQ(file.exit_code, 0);
     EXPECT_THAT(file.err, HasSubstr("cannot make the run folder"));
   }
+}
+
+TEST(FrontEnd, ADryRunWarnsOfWhatTrainingWouldRefuse) {
+  const TempDir dir;
+  dir.write("rows.jsonl", "");
+  dir.write("adapter/adapter_config.json", "{}");
+  const std::string model = std::string(GEMMA_SFT_SOURCE_DIR) + "/tests/golden/gemma-1-mqa/model";
+  dir.write("c.yaml", "model: {base_model: " + model + "}\ndataset: {data_path: rows.jsonl}\n");
+  const auto warnings = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = {"train", "--config", "c.yaml", "--dry-run", "--device", "cpu"};
+    words.insert(words.end(), more.begin(), more.end());
+    const ProcessResult result = gemma_sft_run(words, {.folder = dir.path()});
+    EXPECT_EQ(result.exit_code, 0);
+    return result.err;
+  };
+  EXPECT_EQ(warnings({}), "");
+  EXPECT_THAT(warnings({"--set", "model.base_model=./gone"}), HasSubstr("warning: training would stop at once: "));
+  EXPECT_THAT(warnings({"--set", "model.base_model=google/gemma-2b-it"}), HasSubstr("hf download google/gemma-2b-it"));
+  EXPECT_THAT(warnings({"--set", "model.max_seq_length=1000000"}), HasSubstr("more than the model's maximum"));
+  EXPECT_THAT(warnings({"--set", "lora.rank=4", "--set", "lora.target_modules=[\"*.90.*\"]"}),
+              HasSubstr("matches no linear layer"));
+  EXPECT_THAT(warnings({"--set", "lora.rank=4", "--set", "lora.init_from=adapter"}), HasSubstr("adapter_config.json"));
+  // A job is another machine's: its service looks at the model.
+  EXPECT_THAT(warnings({"--set", "model.base_model=google/gemma-2b-it", "--backend", "tunix"}),
+              Not(HasSubstr("training would stop")));
+}
+
+TEST(FrontEnd, ExplainJudgesARowAsTrainingDoes) {
+  const TempDir dir;
+  std::string config = read_file(fs::path(GEMMA_SFT_SOURCE_DIR) / "tests/golden/gemma-3-bf16/model/config.json");
+  config.replace(config.find("\"vocab_size\": 112"), 17, "\"vocab_size\": 9999");  // more rows than pieces
+  dir.write("model/config.json", config);
+  dir.write("model/tokenizer.model",
+            read_file(fs::path(GEMMA_SFT_SOURCE_DIR) / "tests/data/fixtures/tiny_tokenizer.model"));
+  dir.write("rows.jsonl",
+            "{\"input_ids\":[1,9998],\"loss_mask\":[0,1]}\n{\"input_ids\":[1,9999],\"loss_mask\":[0,1]}\n");
+  dir.write("c.yaml", "model: {base_model: model}\ndataset: {data_path: rows.jsonl, format: tokens}\n");
+  const auto explain = [&](const std::string& row, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> words = {"explain", "--config", "c.yaml", "--row", row};
+    words.insert(words.end(), more.begin(), more.end());
+    return gemma_sft_run(words, {.folder = dir.path()});
+  };
+  EXPECT_EQ(explain("1").err, "");
+  EXPECT_THAT(explain("2").err,
+              HasSubstr("rows.jsonl:2:17: input_ids[1]: expected an id of the vocabulary, 0 to 9998"));
+  const ProcessResult longer = explain("1", {"--set", "model.max_seq_length=129"});
+  EXPECT_EQ(longer.exit_code, 2);
+  EXPECT_THAT(longer.err, HasSubstr("model.max_seq_length: 129 is more than the model's maximum of 128"));
 }
 
 TEST(FrontEnd, AnOutputFileNeverTakesThePlaceOfStdoutOrADevice) {
@@ -144,7 +195,7 @@ TEST(FrontEnd, GenerateWarnsOfOptionsThatChangeNothingAndNamesTheModelOfARunFold
   EXPECT_EQ(run.exit_code, 12);
   EXPECT_EQ(run.err, "error: run: is a run folder; its model is run/final_model\n");
   const std::string model = std::string(GEMMA_SFT_SOURCE_DIR) + "/tests/golden/gemma-1-mqa/model";
-  const ProcessResult unused = gemma_sft_run({"generate", "--model", model, "--revision", "main", "--base", model,
+  const ProcessResult unused = gemma_sft_run({"generate", "--model", model, "--revision", "v1.1", "--base", model,
                                               "--top-k", "5", "--prompt", "x", "--max-new-tokens", "1"});
   EXPECT_THAT(unused.err, HasSubstr("warning: --revision has no effect"));
   EXPECT_THAT(unused.err, HasSubstr("warning: --base has no effect"));

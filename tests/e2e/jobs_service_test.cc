@@ -157,11 +157,41 @@ TEST_F(JobsServiceTest, EveryCommandOfTheGuideWorksOnAJob) {
   EXPECT_THAT(preflight.out, HasSubstr("✅ API key is valid: accepted by " + server_.url()));
 }
 
+// Where a job is stands in its run's record. One that cannot be read is no reason to send the key somewhere else.
+TEST_F(JobsServiceTest, WithoutAReadableRecordTheKeyGoesToNoOtherService) {
+  ASSERT_EQ(train("a", {"--no-wait"}).exit_code, 0);
+  retry_seconds_ = "0";
+  ProcessOptions without_address = options();
+  without_address.environment.erase("TUNIX_BASE_URL");
+  const auto show = [&](const std::vector<std::string>& more = {}) {
+    std::vector<std::string> words = {"jobs", "show", job_id()};
+    words.insert(words.end(), more.begin(), more.end());
+    return gemma_sft_run(std::move(words), without_address);
+  };
+  EXPECT_EQ(show().exit_code, 0);
+  const fs::path record = runs() / "run_a/job.json";
+  const std::string text = read_file(record);
+  const std::vector<std::function<void()>> damages = {
+      [&] { dir_.write("runs/run_a/job.json", text.substr(0, text.size() / 2)); },
+      [&] {
+        fs::remove(record);
+        fs::create_symlink("job.json", record);  // leads to itself
+      }};
+  for (const std::function<void()>& damage : damages) {
+    damage();
+    const ProcessResult refused = show();
+    EXPECT_EQ(refused.exit_code, 9) << refused.err;
+    EXPECT_THAT(refused.err, HasSubstr(record.string()));
+    EXPECT_THAT(refused.err, HasSubstr("--base-url"));
+    EXPECT_EQ(show({"--base-url", server_.url()}).exit_code, 0);
+  }
+}
+
 TEST_F(JobsServiceTest, ASettingThatNoJobCanHonourIsRefusedBeforeAnythingIsSent) {
   const std::vector<std::pair<std::string, std::vector<std::string>>> refused = {
       {"lora.dropout: 0.1", {"--set", "lora.rank=4", "--set", "lora.dropout=0.1"}},
       {"lora.init_from: x", {"--set", "lora.rank=4", "--set", "lora.init_from=x"}},
-      {"lora.target_modules: \"query\"", {"--set", "lora.rank=4", "--set", "lora.target_modules=[q_proj, query]"}},
+      {"lora.target_modules: \"*.99.*\"", {"--set", "lora.rank=4", "--set", "lora.target_modules=[q_proj, '*.99.*']"}},
       {"training.stochastic_rounding",
        {"--set", "training.precision=bf16", "--set", "training.stochastic_rounding=true"}},
       {"evaluation.keep_best", {"--set", "dataset.validation_fraction=0.3", "--set", "evaluation.keep_best=true"}},

@@ -1,7 +1,10 @@
 #include "model/export_check.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
@@ -137,6 +140,29 @@ TEST_F(ExportCheck, WithoutDigestsTheRestIsStillRead) {
   EXPECT_THAT(verdict.problems, IsEmpty());
   EXPECT_EQ(verdict.digests, 0u);
   EXPECT_THAT(verdict.notes, ElementsAre(HasSubstr("digests were not checked")));
+}
+
+// With one file more than are open now, which the weights take, nothing is left to list the folder with.
+TEST_F(ExportCheck, AFolderThatCannotBeListedIsNoFolderWithoutStrayWeights) {
+  const int next = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(next, 0);
+  ::close(next);
+  rlimit old_limit;
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &old_limit), 0);
+  const rlimit one_more = {static_cast<rlim_t>(next) + 1, old_limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &one_more), 0);
+  const std::vector<std::string> found = problems("model");
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &old_limit), 0);
+  EXPECT_THAT(found, ::testing::Contains(HasSubstr("model: cannot list: Too many open files")));
+}
+
+TEST_F(ExportCheck, WeightsOneFolderDownAreNoted) {
+  fs::create_directory(dir_ / "model/other");
+  EXPECT_THAT(verify_export(dir_ / "model").notes, IsEmpty());
+  fs::copy_file(dir_ / "model/model.safetensors", dir_ / "model/other/model.safetensors");
+  const ExportVerdict verdict = verify_export(dir_ / "model");
+  EXPECT_THAT(verdict.problems, IsEmpty());
+  EXPECT_THAT(verdict.notes, ElementsAre(HasSubstr("other holds weights, too")));
 }
 
 struct Damage {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -14,6 +15,7 @@
 #include "tests/trainer/tiny_run.h"
 #include "trainer/background_saver.h"
 #include "trainer/checkpoint/checkpoint_folders.h"
+#include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/stop_signal.h"
 
 namespace gemma_sft {
@@ -149,6 +151,53 @@ TEST_F(BackgroundSaveTest, an_error_of_the_run_itself_leaves_the_checkpoint_whol
   EXPECT_TRUE(gate.opened_in_time());
   EXPECT_THAT(observer_.checkpoints, ElementsAre(step_folder(2), step_folder(4)));
   EXPECT_TRUE(fs::exists(step_folder(4)));
+}
+
+// A step that failed is over: the watch on it must not end the process while a save takes longer than a step may.
+TEST_F(BackgroundSaveTest, an_error_in_a_step_ends_the_watch_on_it_before_the_save_is_waited_for) {
+  struct Vandal : RunObserver {
+    const TinyRun* tiny = nullptr;
+    void on_step(const StepRecord& record) override {
+      if (record.step == 6) tiny->files().write("data.jsonl", "");  // only what was read ahead is left to train on
+    }
+  } vandal;
+  vandal.tiny = &tiny_;
+  std::atomic<int> stalls = 0;
+  HookedFileSystem files([&](const fs::path& path) {
+    if (!is_weights_of(path, 6)) return;
+    for (int i = 0; i < 300 && stalls == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  });
+  TrainRequest request = tiny_.request(
+      {kInBackground, "output.checkpoint_every=6", "training.step_timeout=1", "training.preflight=false"});
+  request.on_stall = [&](const std::string&) { ++stalls; };
+  try {
+    run_training(request, files, {&observer_, &vandal});
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("data.jsonl"));
+  }
+  EXPECT_EQ(stalls, 0);
+  EXPECT_TRUE(verify_checkpoint(step_folder(6)).manifest);
+}
+
+TEST_F(BackgroundSaveTest, an_error_of_the_run_itself_is_not_replaced_where_not_even_a_warning_can_be_given) {
+  struct Thrower : RunObserver {
+    void on_step(const StepRecord& record) override {
+      if (record.step == 5) throw Error(ErrorKind::kNonFinite, "step 5 went wrong");
+    }
+    void on_warning(const std::string&) override { throw Error(ErrorKind::kIo, "the log cannot be written"); }
+  } thrower;
+  Gate gate(4, 5);
+  HookedFileSystem files([&](const fs::path& path) {
+    gate.before_create(path);
+    if (is_weights_of(path, 4)) throw file_error("creating", path, 28);
+  });
+  try {
+    train({kInBackground}, files, {&gate, &thrower});
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "step 5 went wrong");
+  }
 }
 
 TEST_F(BackgroundSaveTest, an_error_of_the_run_itself_is_told_and_the_failed_save_is_a_warning) {

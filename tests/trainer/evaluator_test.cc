@@ -1,8 +1,10 @@
 #include "trainer/evaluator.h"
 
+#include <ATen/Context.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include "configs/error.h"
 #include "tests/trainer/send_signal.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/stop_signal.h"
@@ -48,6 +50,20 @@ TEST_F(EvaluatorTest, leaves_no_gradient_and_may_be_run_again) {
   const double first = evaluator.run(1)->sum;
   EXPECT_EQ(evaluator.run(1)->sum, first);
   for (const Parameter& parameter : model_.trainable_parameters()) EXPECT_FALSE(parameter.tensor.grad().defined());
+}
+
+TEST_F(EvaluatorTest, dropout_goes_on_after_it_even_when_it_failed) {
+  model_.add_lora({.rank = 2, .dropout = 0.5, .target_modules = {"q_proj"}}, 1);
+  for (const Parameter& parameter : model_.lora_parameters()) parameter.tensor.detach().fill_(0.1);
+  model_.set_training(true);
+  at::manual_seed(1);
+  const std::unique_ptr<PackedBatch> batch = EvaluationStream(index_, index_->train, tokenizer_, {}).next();
+  const auto drops = [&] { return loss_of(model_, *batch) != loss_of(model_, *batch); };
+  ASSERT_TRUE(drops());
+  Evaluator evaluator(model_, index_, index_->train, tokenizer_, {});
+  tiny_.files().write("data.jsonl", "");
+  EXPECT_THROW(evaluator.run(1), Error);
+  EXPECT_TRUE(drops());
 }
 
 TEST_F(EvaluatorTest, a_signal_ends_it_without_a_result) {

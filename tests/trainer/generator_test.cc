@@ -57,6 +57,14 @@ TEST(SamplerTest, top_k_and_top_p_cut_the_tail_and_scale_up_the_rest) {
   EXPECT_EQ(shares({.temperature = 1, .top_p = 1e-9}, logits(kLogits)).size(), 1u);
 }
 
+TEST(SamplerTest, of_equally_probable_tokens_top_k_keeps_those_with_the_lowest_ids) {
+  std::vector<double> values(300, 0.0);
+  values[7] = -1;
+  std::vector<int64_t> ids;
+  for (const auto& [id, share] : shares({.temperature = 1, .top_k = 9}, logits(values))) ids.push_back(id);
+  EXPECT_EQ(ids, (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 8, 9}));
+}
+
 TEST(SamplerTest, the_same_seed_draws_the_same) {
   const auto draw = [&](uint64_t seed) {
     Sampler sampler({.temperature = 1, .seed = seed});

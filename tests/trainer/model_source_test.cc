@@ -7,6 +7,7 @@
 
 #include "configs/choice_names.h"
 #include "configs/error.h"
+#include "model/hub_cache.h"
 #include "model/model_init.h"
 #include "tests/trainer/send_signal.h"
 #include "tests/trainer/tiny_run.h"
@@ -60,6 +61,8 @@ TEST(ModelSourceTest, a_relative_folder_is_found_from_the_config_file_s_ancestor
   const fs::path config = tiny.files().write("configs/deep/run.yaml", "");
   ModelSection model;
   model.base_model = "base";
+  EXPECT_EQ(find_base_model(model, config), tiny.base_model());
+  model.revision = "v1.1";  // which a folder does not have
   EXPECT_EQ(find_base_model(model, config), tiny.base_model());
   model.base_model = "./absent";
   EXPECT_THROW(find_base_model(model, config), Error);

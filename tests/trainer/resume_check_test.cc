@@ -12,6 +12,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 RunOrigin origin() {
   RunOrigin made_from;
@@ -27,9 +28,9 @@ RunOrigin origin() {
   return made_from;
 }
 
-std::string refusal(const RunOrigin& now, const std::set<AllowedChange>& allowed = {}) {
+std::string refusal(const RunOrigin& now, const std::set<AllowedChange>& allowed = {}, const RunPlace& place = {}) {
   try {
-    require_same_origin(origin(), now, allowed, "run/checkpoint-4");
+    require_same_origin(origin(), now, allowed, "run/checkpoint-4", place);
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
     return error.what();
@@ -38,7 +39,7 @@ std::string refusal(const RunOrigin& now, const std::set<AllowedChange>& allowed
 }
 
 TEST(ResumeCheckTest, the_same_origin_continues_without_a_word) {
-  EXPECT_THAT(require_same_origin(origin(), origin(), {}, "c"), IsEmpty());
+  EXPECT_THAT(require_same_origin(origin(), origin(), {}, "c", {}), IsEmpty());
 }
 
 TEST(ResumeCheckTest, a_changed_data_file_is_refused_by_name_with_both_digests) {
@@ -64,6 +65,14 @@ TEST(ResumeCheckTest, changed_keys_are_refused_by_name_with_both_values) {
   EXPECT_THAT(refusal(now), AllOf(HasSubstr("training.learning_rate was 2e-05 and is 1e-04"),
                                   HasSubstr("training.seed was 42 and is 43"), HasSubstr("--allow-changed config")));
   EXPECT_EQ(refusal(now, {AllowedChange::kConfig}), "");
+}
+
+TEST(ResumeCheckTest, starting_anew_is_said_as_the_place_of_the_run_allows) {
+  RunOrigin now = origin();
+  now.data_sha256 = "e";
+  EXPECT_THAT(refusal(now, {}, {.id = "r", .folder = "runs/run_r"}), HasSubstr("start anew with --resume never"));
+  const std::string exact = refusal(now, {}, {.id = "r", .folder = "out", .is_exact = true});
+  EXPECT_THAT(exact, AllOf(HasSubstr("start anew with another --output"), Not(HasSubstr("--resume never"))));
 }
 
 TEST(ResumeCheckTest, another_precision_or_base_model_is_refused) {
@@ -104,7 +113,7 @@ TEST(ResumeCheckTest, what_only_ends_bit_exactness_is_a_warning) {
   RunOrigin now = origin();
   now.threads = 4;
   now.device = "cuda:0 (X)";
-  EXPECT_THAT(require_same_origin(origin(), now, {}, "c"),
+  EXPECT_THAT(require_same_origin(origin(), now, {}, "c", {}),
               ElementsAre(HasSubstr("the device was cpu"), HasSubstr("the number of threads was 2 and is 4")));
 }
 
@@ -112,12 +121,12 @@ TEST(ResumeCheckTest, a_deterministic_run_refuses_what_ends_bit_exactness_unless
   RunOrigin before = origin();
   before.config.training.deterministic = true;
   RunOrigin now = before;
-  EXPECT_THAT(require_same_origin(before, now, {}, "c"), IsEmpty());
+  EXPECT_THAT(require_same_origin(before, now, {}, "c", {}), IsEmpty());
   now.threads = 4;
   now.versions["gemma-sft"] = "2";
   const auto refused = [&]() -> std::string {
     try {
-      require_same_origin(before, now, {}, "run/checkpoint-4");
+      require_same_origin(before, now, {}, "run/checkpoint-4", {});
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
       return error.what();
@@ -126,7 +135,7 @@ TEST(ResumeCheckTest, a_deterministic_run_refuses_what_ends_bit_exactness_unless
   };
   EXPECT_THAT(refused(), AllOf(HasSubstr("the number of threads was 2 and is 4"), HasSubstr("gemma-sft was 1 and is 2"),
                                HasSubstr("training.deterministic: true"), HasSubstr("--allow-changed config")));
-  EXPECT_THAT(require_same_origin(before, now, {AllowedChange::kConfig}, "c"),
+  EXPECT_THAT(require_same_origin(before, now, {AllowedChange::kConfig}, "c", {}),
               ElementsAre(HasSubstr("the number of threads was 2 and is 4"), HasSubstr("gemma-sft was 1 and is 2")));
 }
 

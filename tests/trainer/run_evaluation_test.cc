@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
+#include "data/files/file_system.h"
+#include "data/text/chat_template.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/run_generation.h"
 #include "trainer/stop_signal.h"
@@ -98,6 +100,36 @@ TEST_F(RunEvaluationTest, bad_rows_and_empty_files_are_errors_with_their_place) 
               HasSubstr("questions.jsonl:1:36: expected_answer: expected a non-empty string, found an empty string"));
   EXPECT_THAT(message("{\"prompt\": \"x\"}\n"), HasSubstr("questions.jsonl:1"));
   EXPECT_THAT(message("\n"), HasSubstr("has no row"));
+}
+
+TEST_F(RunEvaluationTest, a_prompt_beyond_the_models_positions_is_refused_and_an_answer_beyond_them_counted) {
+  const EvaluationRequest asked = request(R"({"prompt": "Hello", "expected_answer": "x"})");
+  EXPECT_EQ(run(asked).beyond_maximum, 0);
+  const auto set_maximum = [&](size_t tokens) {
+    json config = json::parse(read_file(tiny_.base_model() / "config.json"));
+    config["max_position_embeddings"] = tokens;
+    tiny_.files().write("base/config.json", config.dump());
+  };
+  const auto tokenizer = Tokenizer::load(tiny_.base_model());
+  const size_t tokens = encode_segments(*tokenizer, render_for_generation({{.role = Role::kUser, .text = "Hello"}}),
+                                        ControlTokens::kLiteral)
+                            .input_ids.size();
+  set_maximum(tokens);
+  EXPECT_EQ(run(asked).beyond_maximum, 1);
+  EXPECT_TRUE(rows_.at(0).beyond_maximum);
+  set_maximum(tokens - 1);
+  try {
+    run(asked);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kData);
+    EXPECT_THAT(error.what(), HasSubstr("questions.jsonl:1: the prompt has " + std::to_string(tokens) + " tokens"));
+  }
+}
+
+TEST_F(RunEvaluationTest, a_row_named_by_a_file_whose_name_is_not_utf_8_is_written_all_the_same) {
+  EXPECT_THAT(to_json(EvaluatedRow{.id = "caf\xe9:1", .prompt = "p", .expected = "e", .generated = "g"}),
+              HasSubstr("{\"id\":\"caf\ufffd:1\""));
 }
 
 TEST_F(RunEvaluationTest, asks_no_more_rows_than_wanted) {

@@ -86,6 +86,13 @@ TEST_F(RunExportTest, an_adapter_can_be_taken_from_a_checkpoint) {
   EXPECT_EQ(sha256("adapter/adapter_config.json"), sha256("run/final_model/adapter_config.json"));
 }
 
+TEST_F(RunExportTest, the_output_may_end_with_a_slash) {
+  run(tiny_.base_model(), "out/");
+  EXPECT_EQ(sha256("out/model.safetensors"), sha256("base/model.safetensors"));
+  EXPECT_THAT(tiny_.files().list(), ::testing::Each(::testing::Not(HasSubstr("new-"))));
+  EXPECT_THROW(run(tiny_.base_model(), "out/"), Error);
+}
+
 TEST_F(RunExportTest, the_dtype_is_the_one_asked_for) {
   run_export({.input = tiny_.base_model(), .dtype = ModelDtype::kBf16, .output = tiny_.files() / "bf16"},
              real_file_system());

@@ -165,6 +165,8 @@ TEST_F(RunGenerationTest, rows_that_cannot_be_used_are_named_by_line_before_anyt
 TEST_F(RunGenerationTest, rows_are_written_with_their_fields_in_order) {
   EXPECT_EQ(to_json(GeneratedRow{"a", {5, 6}, "h\u00e9 \"q\""}),
             "{\"id\":\"a\",\"output_ids\":[5,6],\"text\":\"h\u00e9 \\\"q\\\"\"}");
+  EXPECT_THAT(to_json(GeneratedRow{.id = "caf\xe9:1", .output_ids = {}, .text = {}}), HasSubstr("\"caf\ufffd:1\""))
+      << "the place of a row in a file whose name is not UTF-8";
 }
 
 }  // namespace

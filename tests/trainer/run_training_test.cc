@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -52,6 +53,10 @@ class RunTrainingTest : public ::testing::Test {
     for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename().string());
     std::sort(names.begin(), names.end());
     return names;
+  }
+
+  std::string status() {
+    return json::parse(read_file(tiny_.run_folder() / "run_manifest.json"))["metadata"]["status"].get<std::string>();
   }
 
   TinyRun tiny_;
@@ -268,6 +273,17 @@ TEST_F(RunTrainingTest, rows_of_a_validation_file_are_told_about_as_training_row
   EXPECT_EQ(report["validation_target_tokens"], observer_.evaluations.at(0).eval_tokens);
 }
 
+TEST_F(RunTrainingTest, fields_of_rows_that_are_not_read_are_told) {
+  const fs::path file = tiny_.files().write("more.jsonl", R"({"prompt": "a", "response": "b", "system": "c"})"
+                                                          "\n");
+  train({"dataset.data_path=" + file.string(), "training.max_steps=1"});
+  EXPECT_THAT(observer_.warnings,
+              Contains(HasSubstr("more.jsonl: fields that dataset.format: training_example does not read, so that "
+                                 "nothing in them is trained on: system (1 rows)")));
+  const json report = json::parse(read_file(tiny_.run_folder() / "data_report.json"))["training"];
+  EXPECT_EQ(report["unread_fields"], json({{"system", 1}}));
+}
+
 TEST_F(RunTrainingTest, an_evaluation_that_cannot_be_or_says_nothing_is_not_passed_over) {
   train({"dataset.validation_path=" + tiny_.data().string(), "training.max_steps=1"}, "same");
   EXPECT_THAT(observer_.warnings, Contains(HasSubstr("the file holds the rows that are trained on")));
@@ -396,6 +412,46 @@ TEST_F(RunTrainingTest, skipping_such_steps_is_bounded) {
   EXPECT_THAT(message, HasSubstr("10 steps in a row"));
   EXPECT_EQ(observer_.steps.size(), 10u);
   EXPECT_TRUE(std::isnan(observer_.steps[0].loss));
+}
+
+// Ends a run with an error of its own after the third step.
+struct FailsAfterThree : RunObserver {
+  bool failed = false;
+  void on_step(const StepRecord& record) override {
+    if (record.step != 3) return;
+    failed = true;
+    throw Error(ErrorKind::kNonFinite, "step 3 went wrong");
+  }
+};
+
+TEST_F(RunTrainingTest, the_manifest_says_that_a_run_failed_until_it_finishes_after_all) {
+  FailsAfterThree failing;
+  EXPECT_THROW(run_training(tiny_.request(), real_file_system(), {&failing}), Error);
+  EXPECT_EQ(status(), "failed");
+  EXPECT_EQ(train({}).outcome, RunOutcome::kFinished);
+  EXPECT_EQ(status(), "finished");
+}
+
+TEST_F(RunTrainingTest, a_failure_that_cannot_be_written_down_is_still_the_one_that_is_reported) {
+  FailsAfterThree failing;
+  HookedFileSystem files([&](const fs::path& path) {
+    if (failing.failed) throw file_error("creating", path, ENOSPC);
+  });
+  try {
+    run_training(tiny_.request(), files, {&failing});
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "step 3 went wrong");
+  }
+}
+
+TEST_F(RunTrainingTest, a_run_that_is_complete_stays_finished_whatever_fails_after_that) {
+  struct : RunObserver {
+    void on_finish() override { throw Error(ErrorKind::kIo, "the log cannot be written"); }
+  } failing;
+  EXPECT_THROW(run_training(tiny_.request({"training.max_steps=2"}), real_file_system(), {&failing}), Error);
+  EXPECT_EQ(status(), "finished");
+  EXPECT_EQ(train({"training.max_steps=2"}).outcome, RunOutcome::kAlreadyFinished);
 }
 
 // A LoRA run begins with gradients of zero for A, and an epsilon too small for fp32 then divides zero by zero: loss and

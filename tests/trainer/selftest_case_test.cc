@@ -203,6 +203,17 @@ TEST(SelftestCase, AbsentAndBrokenPartsAreNamed) {
   EXPECT_EQ(refusal_of(other).kind, ErrorKind::kModel);  // no weights
 }
 
+TEST(SelftestCase, AFolderThatCannotBeListedIsNotCalledEmpty) {
+  const TempDir dir;
+  try {
+    find_selftest_cases(dir.write("file", ""));
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kIo);
+    EXPECT_THAT(error.what(), HasSubstr("file: cannot list"));
+  }
+}
+
 TEST(SelftestCase, AFolderWithoutCasesIsRefused) {
   const TempDir dir;
   EXPECT_THROW(find_selftest_cases(dir.path()), Error);

@@ -49,12 +49,21 @@ class TrainStepTest : public ::testing::Test {
         result.row_ids.back().insert(result.row_ids.back().end(), batch.row_ids.begin(), batch.row_ids.end());
       }
       const StepStats stats = step.apply(1e-3, batches.micro_batches, i + 1);
-      EXPECT_EQ(stats.target_tokens, batches.target_tokens);
-      EXPECT_EQ(stats.tokens, batches.real_tokens);
+      expect_all_counted(stats, batches);
       result.losses.push_back(stats.loss);
       result.norms.push_back(stats.grad_norm);
     }
     return result;
+  }
+  static void expect_all_counted(const StepStats& stats, const StepBatches& batches) {
+    int64_t tokens = 0;
+    int64_t target_tokens = 0;
+    for (const PackedBatch& batch : batches.micro_batches) {
+      tokens += batch.real_tokens;
+      target_tokens += batch.target_tokens;
+    }
+    EXPECT_EQ(stats.tokens, tokens);
+    EXPECT_EQ(stats.target_tokens, target_tokens);
   }
   void expect_same(Trained& a, Trained& b) {
     EXPECT_EQ(a.row_ids, b.row_ids);
@@ -207,6 +216,24 @@ TEST_F(TrainStepTest, a_norm_that_is_not_finite_changes_nothing_and_names_the_ro
   }
 }
 
+TEST_F(TrainStepTest, a_trained_parameter_without_a_gradient_is_named) {
+  Gemma model = load_tiny_model(tiny_);
+  Optimizer optimizer(model.trainable_parameters(), {});
+  TrainStep step(model, optimizer, {});
+  BatchStream stream(index_, tokenizer_, {});
+  const StepBatches batches = stream.next();
+  step.accumulate(batches.micro_batches[0], 1);
+  const Parameter& last = optimizer.parameters().back();
+  at::Tensor(last.tensor).mutable_grad().reset();
+  try {
+    step.apply(1e-3, batches.micro_batches, 1);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInternal);
+    EXPECT_THAT(error.what(), AllOf(HasSubstr(last.name), HasSubstr("has no gradient")));
+  }
+}
+
 TEST_F(TrainStepTest, a_rehearsal_leaves_no_trace) {
   Gemma model = load_tiny_model(tiny_);
   model.add_lora({.rank = 2, .dropout = 0.5, .target_modules = {"q_proj"}}, 1);
@@ -232,7 +259,7 @@ TEST_F(TrainStepTest, a_rehearsal_leaves_no_trace) {
   for (const Parameter& parameter : optimizer.parameters()) EXPECT_FALSE(parameter.tensor.grad().defined());
   for (const PackedBatch& batch : batches.micro_batches) step.accumulate(batch, 1);
   const StepStats stats = step.apply(1e-3, batches.micro_batches, 1);
-  EXPECT_EQ(stats.target_tokens, batches.target_tokens);  // the rehearsal's are not counted
+  expect_all_counted(stats, batches);  // and not the rehearsal's
 }
 
 TEST_F(TrainStepTest, activation_checkpointing_changes_no_bit) {

@@ -16,6 +16,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 std::string message_of(const WorkPlace& place, const std::function<void()>& work) {
   try {
@@ -50,9 +51,16 @@ TEST(TrainingFailureTest, a_tensor_that_does_not_fit_is_explained_with_place_bat
           HasSubstr("forward and backward pass, step 17"),
           HasSubstr("micro-batch of 2 examples with 30 tokens, the longest of 20 tokens at data/train.jsonl:9 (id b)"),
           HasSubstr("tried to allocate 1152921504606846976 bytes")));
-  EXPECT_THAT(message, AllOf(HasSubstr("training.batch_size (16 -> 8 -> 4)"),
-                             HasSubstr("training.gradient_accumulation_steps: 4"),
-                             HasSubstr("larger accelerator (tpu-v3-8 -> tpu-v3-32")));
+  EXPECT_THAT(
+      message,
+      AllOf(HasSubstr("training.batch_size (16 -> 8 -> 4)"), HasSubstr("training.gradient_accumulation_steps: 4"),
+            HasSubstr("larger accelerator (tpu-v3-8 -> tpu-v3-32"), HasSubstr("Checkpoints saved so far are intact.")));
+}
+
+TEST(TrainingFailureTest, other_commands_have_remedies_of_their_own) {
+  EXPECT_THAT(message_of({.phase = "generation", .remedy = "Lower --max-new-tokens."}, [] { throw std::bad_alloc(); }),
+              AllOf(HasSubstr("(generation): tried to allocate an unknown amount. Lower --max-new-tokens."),
+                    Not(HasSubstr("training.")), Not(HasSubstr("Checkpoints"))));
 }
 
 TEST(TrainingFailureTest, the_standard_library_s_failure_counts_too) {

@@ -31,10 +31,12 @@ std::string one_line(std::string text) {
   return text;
 }
 
-// Was the file whose fsync failed synced again? A second try reports success for pages that the kernel dropped.
+// Was the file whose fsync failed synced again? A second try reports success for pages that the kernel dropped. Writing
+// a new run_manifest.json, the last that a failed run does, is none.
 bool was_synced_again(const std::vector<SystemCall>& calls, int64_t faulty) {
   const SystemCall& failed = calls[static_cast<size_t>(faulty)];
   for (size_t i = static_cast<size_t>(faulty) + 1; i < calls.size(); ++i) {
+    if (calls[i].name == "open" && calls[i].path.filename() == ".run_manifest.json.tmp") return false;
     if (calls[i].name == "fsync" && calls[i].path == failed.path) return true;
   }
   return false;

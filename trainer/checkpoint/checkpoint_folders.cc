@@ -16,13 +16,6 @@ namespace fs = std::filesystem;
 constexpr const char* kHiddenPrefix = ".checkpoint-";
 constexpr const char* kReplaced = "replaced";
 
-void write_synced(FileSystem& files, const fs::path& path, const std::string& text) {
-  const auto file = files.create(path);
-  file->append(text);
-  file->sync();
-  file->close();
-}
-
 }  // namespace
 
 CheckpointFolders::CheckpointFolders(fs::path run_folder, std::string run_id, int64_t keep, FileSystem& files)
@@ -31,11 +24,11 @@ CheckpointFolders::CheckpointFolders(fs::path run_folder, std::string run_id, in
       keep_(std::max<int64_t>(1, keep)),
       files_(files) {}
 
-void CheckpointFolders::open() {
+void CheckpointFolders::open(const std::function<void()>& before_block) {
   recover();
   steps_.clear();
   rejected_.clear();
-  for (CheckpointVerdict& verdict : find_checkpoints(run_folder_, run_id_)) {
+  for (CheckpointVerdict& verdict : find_checkpoints(run_folder_, run_id_, before_block)) {
     if (verdict.manifest) {
       steps_.insert(verdict.manifest->step);
     } else {
@@ -95,7 +88,7 @@ void CheckpointFolders::publish(const fs::path& temporary, int64_t step,
       return;
     }
   }
-  write_synced(files_, temporary / kCheckpointManifestName, to_json(manifest));
+  write_new_file(files_, temporary / kCheckpointManifestName, to_json(manifest));
   files_.sync_directory(temporary);
   if (fs::exists(fs::symlink_status(final_name))) {
     replace(temporary, step);

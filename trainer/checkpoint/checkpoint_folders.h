@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -26,8 +27,9 @@ class CheckpointFolders {
   // `keep`: how many of the newest stay, at least 1.
   CheckpointFolders(std::filesystem::path run_folder, std::string run_id, int64_t keep, FileSystem& files);
 
-  // Clears up after earlier crashes and verifies what is there.
-  void open();
+  // Clears up after earlier crashes and verifies what is there, which takes a second for each gigabyte or so;
+  // `before_block` (verify_checkpoint) may end it by throwing.
+  void open(const std::function<void()>& before_block = nullptr);
   const std::vector<CheckpointVerdict>& rejected() const { return rejected_; }  // by open()
   const std::set<int64_t>& steps() const { return steps_; }                     // good ones of this run
   std::filesystem::path folder(int64_t step) const;

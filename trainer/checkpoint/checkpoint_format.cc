@@ -60,7 +60,7 @@ CheckpointManifest parse_manifest(const json& document) {
   return manifest;
 }
 
-void check_file(const fs::path& path, const FileDigest& expected) {
+void check_file(const fs::path& path, const FileDigest& expected, const std::function<void()>& before_block) {
   const std::string name = path.filename().string();
   if (!fs::exists(fs::symlink_status(path))) throw Rejected(fmt::format("{}: is missing", name));
   if (!fs::is_regular_file(fs::symlink_status(path))) throw Rejected(fmt::format("{}: is not a plain file", name));
@@ -68,13 +68,13 @@ void check_file(const fs::path& path, const FileDigest& expected) {
   if (bytes != expected.bytes) {
     throw Rejected(fmt::format("{}: has {} bytes, the manifest says {}", name, bytes, expected.bytes));
   }
-  const std::string digest = sha256_file(path);
+  const std::string digest = sha256_file(path, before_block);
   if (digest != expected.sha256) {
     throw Rejected(fmt::format("{}: SHA-256 is {}, the manifest says {}", name, digest, expected.sha256));
   }
 }
 
-CheckpointManifest verify_or_reject(const fs::path& folder) {
+CheckpointManifest verify_or_reject(const fs::path& folder, const std::function<void()>& before_block) {
   if (fs::is_symlink(fs::symlink_status(folder))) throw Rejected("is a symbolic link, not a folder");
   if (!fs::is_directory(folder)) throw Rejected("is not a folder");
   const fs::path manifest_path = folder / kCheckpointManifestName;
@@ -92,7 +92,7 @@ CheckpointManifest verify_or_reject(const fs::path& folder) {
       throw Rejected(fmt::format("{}: is not named in the manifest", name));
     }
   }
-  for (const auto& [name, digest] : manifest.files) check_file(folder / name, digest);
+  for (const auto& [name, digest] : manifest.files) check_file(folder / name, digest, before_block);
   return manifest;
 }
 
@@ -123,10 +123,11 @@ std::string to_json(const CheckpointManifest& manifest) {
   return document.dump(2) + "\n";
 }
 
-CheckpointVerdict verify_checkpoint(const fs::path& folder, const std::optional<std::string>& run_id) {
+CheckpointVerdict verify_checkpoint(const fs::path& folder, const std::optional<std::string>& run_id,
+                                    const std::function<void()>& before_block) {
   CheckpointVerdict verdict{folder, std::nullopt, {}};
   try {
-    CheckpointManifest manifest = verify_or_reject(folder);
+    CheckpointManifest manifest = verify_or_reject(folder, before_block);
     if (run_id && manifest.run_id != *run_id) {
       throw Rejected(fmt::format("belongs to run {}, not to run {}", manifest.run_id, *run_id));
     }
@@ -139,10 +140,12 @@ CheckpointVerdict verify_checkpoint(const fs::path& folder, const std::optional<
   return verdict;
 }
 
-std::vector<CheckpointVerdict> find_checkpoints(const fs::path& run_folder, const std::string& run_id) {
+std::vector<CheckpointVerdict> find_checkpoints(const fs::path& run_folder, const std::string& run_id,
+                                                const std::function<void()>& before_block) {
   std::vector<CheckpointVerdict> verdicts;
   for (const fs::path& path : list_folder(run_folder)) {
-    if (step_of_checkpoint_name(path.filename().string())) verdicts.push_back(verify_checkpoint(path, run_id));
+    if (!step_of_checkpoint_name(path.filename().string())) continue;
+    verdicts.push_back(verify_checkpoint(path, run_id, before_block));
   }
   std::sort(verdicts.begin(), verdicts.end(), [](const CheckpointVerdict& a, const CheckpointVerdict& b) {
     if (a.manifest.has_value() != b.manifest.has_value()) return a.manifest.has_value();

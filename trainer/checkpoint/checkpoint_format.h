@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -44,12 +45,15 @@ std::optional<int64_t> step_of_checkpoint_name(const std::string& name);
 std::string to_json(const CheckpointManifest& manifest);
 
 // Reads the manifest, checks version, sizes and every SHA-256, that nothing else lies in the folder, and, where a run
-// id is given, that it is that run's. Never throws for a bad folder.
+// id is given, that it is that run's. Never throws for a bad folder; what `before_block` throws, called ahead of every
+// megabyte, passes through unless it is a std::exception.
 CheckpointVerdict verify_checkpoint(const std::filesystem::path& folder,
-                                    const std::optional<std::string>& run_id = std::nullopt);
+                                    const std::optional<std::string>& run_id = std::nullopt,
+                                    const std::function<void()>& before_block = nullptr);
 
 // All checkpoint-* folders below `run_folder` (and nothing else), newest manifest step first among the good ones; the
 // rejected follow with their reasons. A checkpoint of another run id is rejected by name.
-std::vector<CheckpointVerdict> find_checkpoints(const std::filesystem::path& run_folder, const std::string& run_id);
+std::vector<CheckpointVerdict> find_checkpoints(const std::filesystem::path& run_folder, const std::string& run_id,
+                                                const std::function<void()>& before_block = nullptr);
 
 }  // namespace gemma_sft

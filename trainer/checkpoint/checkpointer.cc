@@ -54,10 +54,7 @@ FileDigest write_tensors(FileSystem& files, const fs::path& path, const std::vec
 }
 
 FileDigest write_text(FileSystem& files, const fs::path& path, const std::string& text) {
-  const auto file = files.create(path);
-  file->append(text);
-  file->sync();
-  file->close();
+  write_new_file(files, path, text);
   return {text.size(), sha256_hex(text)};
 }
 

@@ -14,17 +14,15 @@ const std::vector<CommandHelp>& command_helps() {
         "train --config my.yaml --data rows.jsonl --output runs/first",
         "train --config my.yaml --set training.learning_rate=1e-5 --set lora.rank=16"},
        "--config FILE [options]",
-       "The same command, started again, continues the same run. SIGTERM and SIGINT finish the step, save a checkpoint "
-       "and\n"
-       "end with 128 + the signal's number; a second one stops at once."},
+       "The same command, started again, continues the same run. SIGTERM, SIGINT, SIGUSR1 and SIGHUP finish the step,\n"
+       "save a checkpoint and end with 128 + the signal's number; a second one stops at once."},
       {"generate",
        "answer prompts with a model",
        {"generate --model runs/first/final_model --prompt \"What is 2 + 3?\"",
         "generate --model final_model --input prompts.jsonl --output answers.jsonl"},
        "--model DIR (--prompt TEXT | --input FILE) [options]",
-       "Input rows are {id, prompt} or {id, input_ids}; output rows are {id, output_ids, text}: the new tokens only, "
-       "the\n"
-       "stop token included."},
+       "Input rows are {id, prompt} or {id, input_ids}; output rows are {id, output_ids, text}: the new tokens only,\n"
+       "the stop token included."},
       {"eval",
        "answer a data set and count how many answers are exactly right",
        {"eval --model runs/first/final_model --input test.jsonl --json"},
@@ -49,16 +47,14 @@ const std::vector<CommandHelp>& command_helps() {
        "turn rows into token ids and loss masks",
        {"tokenize --model tok --input rows.jsonl --output ids.jsonl"},
        "--model DIR --input FILE.jsonl [options]",
-       "Training examples become {id, input_ids, loss_mask}. Rows with \"text\" are tokenised as they are: no "
-       "template, no\n"
-       "BOS, mask 0."},
+       "Training examples become {id, input_ids, loss_mask}. Rows with \"text\" are tokenised as they are:\n"
+       "no template, no BOS, mask 0."},
       {"traces export",
        "write the rows of a manifest from the traces in PostgreSQL",
        {"traces export --manifest backend/datasets/test-v1/manifest.json --output rows.jsonl"},
        "--manifest FILE --output FILE [options]",
-       "DATABASE_URL, in the environment or in .env, says where the database is. train does this by itself when the "
-       "rows\n"
-       "of a manifest are in no file."},
+       "DATABASE_URL, in the environment or in .env, says where the database is. train does this by itself when\n"
+       "the rows of a manifest are in no file."},
       {"explain",
        "show what the model sees of one row: text, pieces, ids, mask, positions",
        {"explain --config my.yaml --row 17"},
@@ -79,17 +75,15 @@ const std::vector<CommandHelp>& command_helps() {
        "check a run, a checkpoint, a model or an adapter: digests, and what other tools need",
        {"verify artifacts/training_runs/run_0123456789ab", "verify runs/first/checkpoint-500", "verify merged_model"},
        "DIR",
-       "A model or PEFT folder is read again by the rules of transformers, peft, vLLM, llama.cpp and Ollama. Each "
-       "violation\n"
-       "is named with the tool that stumbles over it."},
+       "A model or PEFT folder is read again by the rules of transformers, peft, vLLM, llama.cpp and Ollama.\n"
+       "Each violation is named with the tool that stumbles over it."},
       {"selftest",
        "replay cases with known logits, loss and gradients on this machine",
        {"selftest", "selftest --device cuda --json", "selftest --make-script > make_case.py",
         "selftest --case my_case --json"},
        "[--case DIR] [--device DEVICE] [options]",
-       "Everything is computed in fp32, also where the weights are stored as bf16. Exit code 15: a number is beyond "
-       "the\n"
-       "tolerance of its case."},
+       "Everything is computed in fp32, also where the weights are stored as bf16. Exit code 15: a number is beyond\n"
+       "the tolerance of its case."},
       {"jobs list",
        "jobs of the training service, newest first",
        {"jobs list", "jobs list --state running"},
@@ -114,8 +108,8 @@ const std::vector<CommandHelp>& command_helps() {
        "everything to look at before a job is submitted, with pass or fail",
        {"preflight --config configs/sft_production.yaml"},
        "--config FILE [options]",
-       "Rows, the manifest's count, the dry-run, the key, quota, the places that are written to, and the cost. Submits "
-       "nothing.\nThe exit code is that of the first check that fails."},
+       "Rows, the manifest's count, the dry-run, the key, quota, the places that are written to, and the cost.\n"
+       "Submits nothing. The exit code is that of the first check that fails."},
       {"auth test", "does the job service accept the key?", {"auth test"}, "[options]"},
       {"quota", "accelerators that are free for a project", {"quota --accelerator tpu-v3-8"}, "[options]"},
       {"eval_generate",
@@ -149,11 +143,9 @@ std::string overview() {
          "\noptions:\n"
          "  -h, --help       this text; after a command: help on that command\n"
          "  --version        version of the program; with --json as one JSON object\n"
-         "\nexit codes: 0 ok, 2 usage or configuration, 3 data, 4 authentication, 5 quota or cost, 6 job failed, 7 "
-         "job\n"
-         "cancelled, 8 timeout, 9 input/output, 10 job service, 11 memory, 12 model, 13 checkpoint, 14 non-finite "
-         "numbers,\n"
-         " 15 selftest beyond its tolerance, 70 internal error, 128 + n stopped by signal n\n";
+         "\nexit codes: 0 ok, 2 usage or configuration, 3 data, 4 authentication, 5 quota or cost, 6 job failed,\n"
+         "7 job cancelled, 8 timeout, 9 input/output, 10 job service, 11 memory, 12 model, 13 checkpoint,\n"
+         "14 non-finite numbers, 15 selftest beyond its tolerance, 70 internal error, 128 + n stopped by signal n\n";
 }
 
 std::string group_help(const std::string& group) {

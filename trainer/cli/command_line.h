@@ -117,6 +117,7 @@ struct GenerateArguments {
 
 struct EvalArguments {
   std::string model;
+  std::optional<std::string> revision;  // as of generate
   std::optional<std::string> adapter;
   std::optional<std::string> base;
   std::string input;

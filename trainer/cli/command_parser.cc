@@ -270,6 +270,9 @@ std::string CommandParser::help_text() const {
 
 std::string in_quotes(const std::string& text) { return "\"" + text + "\""; }
 
+namespace {
+
+// --set KEY=VALUE
 Assignment assignment_from_set(const CommandParser& parser, const std::string& word) {
   const size_t equals = word.find('=');
   if (equals == std::string::npos || equals == 0) {
@@ -278,8 +281,26 @@ Assignment assignment_from_set(const CommandParser& parser, const std::string& w
   return {.key = word.substr(0, equals), .value = word.substr(equals + 1), .origin = "--set"};
 }
 
-void add_set_option(CommandParser& parser) {
+}  // namespace
+
+void add_value_options(CommandParser& parser) {
   parser.texts("--set", "KEY=VALUE", "another value for a key of the configuration; may be given again and again");
+  parser.text("--data", "FILE", "the training rows: stands for dataset.data_path");
+}
+
+std::vector<Assignment> assignments_of(const CommandParser& parser) {
+  static const std::map<std::string, std::string> keys = {
+      {"--data", "dataset.data_path"}, {"--output-dir", "output.run_dir"}, {"--max-samples", "dataset.max_samples"}};
+  std::vector<Assignment> assignments;
+  for (const auto& [name, value] : parser.in_order()) {
+    if (name == "--set") assignments.push_back(assignment_from_set(parser, value));
+    const auto key = keys.find(name);
+    if (key == keys.end()) continue;
+    if (value.empty()) parser.fail(name + " needs a value");
+    if (name == "--max-samples") parser.find_number<int64_t>(name, 1, kAnyCount);
+    assignments.push_back({.key = key->second, .value = value, .origin = name});
+  }
+  return assignments;
 }
 
 void add_device_option(CommandParser& parser) {

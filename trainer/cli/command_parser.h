@@ -109,9 +109,11 @@ inline constexpr int64_t kAnyCount = std::numeric_limits<int64_t>::max();
 
 std::string in_quotes(const std::string& text);
 
-// --set KEY=VALUE
-void add_set_option(CommandParser& parser);
-Assignment assignment_from_set(const CommandParser& parser, const std::string& word);
+// --set KEY=VALUE and the options that stand for a key: --data, and where the command has them --output-dir and
+// --max-samples.
+void add_value_options(CommandParser& parser);
+// In the order of the command line, which later ones win.
+std::vector<Assignment> assignments_of(const CommandParser& parser);
 
 // --device auto|cpu|cuda|cuda:N
 void add_device_option(CommandParser& parser);

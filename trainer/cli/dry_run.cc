@@ -25,17 +25,23 @@ std::optional<int64_t> most_rows(const RunConfig& config, const DatasetPlaces& d
   return rows;
 }
 
-// What train would meet where it has to write.
-std::optional<std::string> place_warning(const std::filesystem::path& folder) {
-  if (folder.string().starts_with("gs://")) {
-    return "the output place is a bucket: train on this machine cannot write there and refuses it";
-  }
-  try {
-    require_writable_place(folder);
-  } catch (const Error& problem) {  // no error: nothing is written now, and training may happen elsewhere
-    return problem.what();
-  }
-  return std::nullopt;
+// What train would refuse on this machine before its first step. No errors here: training may happen on another one.
+std::vector<std::string> find_obstacles(const TrainRequest& request) {
+  std::vector<std::string> obstacles;
+  const auto look = [&](const auto& require) {
+    try {
+      require();
+    } catch (const std::exception& obstacle) {
+      obstacles.push_back(fmt::format("training would stop at once: {}", obstacle.what()));
+    }
+  };
+  look([&] { require_device(request.device); });
+  look([&] { require_fitting_model(request.loaded); });
+  look([&] {
+    require_local_place(request);
+    require_writable_place(request.place.folder);
+  });
+  return obstacles;
 }
 
 std::vector<std::string> find_warnings(const TrainRequest& request, const DatasetPlaces& dataset, bool is_job) {
@@ -57,8 +63,9 @@ std::vector<std::string> find_warnings(const TrainRequest& request, const Datase
   if (is_job) {
     const std::vector<std::string> about_job = job_settings_warnings(config);
     warnings.insert(warnings.end(), about_job.begin(), about_job.end());
-  } else if (const auto about_place = place_warning(request.place.folder)) {
-    warnings.push_back(*about_place);
+  } else {
+    const std::vector<std::string> obstacles = find_obstacles(request);
+    warnings.insert(warnings.end(), obstacles.begin(), obstacles.end());
   }
   return warnings;
 }

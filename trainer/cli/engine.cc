@@ -21,6 +21,13 @@ int report_stop(const Output& output, const std::string& what) {
   return 128 + signal;
 }
 
+void warn_of_long_answers(const Output& output, int64_t beyond_maximum, int64_t answers, const std::string& remedy) {
+  if (beyond_maximum == 0) return;
+  output.warn(
+      fmt::format("{} of {} answers go beyond the model's max_position_embeddings, which it was not made for; {}",
+                  beyond_maximum, answers, remedy));
+}
+
 int run_export_command(const ExportArguments& arguments, const Output& output) {
   const ExportResult result =
       run_export({.input = arguments.input,

@@ -90,8 +90,8 @@ void check_eval(const EvalArguments& arguments, const Output& output) {
   require_input("--input", arguments.input);
   RowWriter::require_place(arguments.output);
   require_device(arguments.device);
-  require_model(arguments.model, std::nullopt, arguments.adapter, arguments.base);
-  warn_of_unused(arguments.model, std::nullopt, arguments.base, arguments.sampling, output);
+  require_model(arguments.model, arguments.revision, arguments.adapter, arguments.base);
+  warn_of_unused(arguments.model, arguments.revision, arguments.base, arguments.sampling, output);
 }
 
 void check_export(const ExportArguments& arguments) {

@@ -48,6 +48,7 @@ Json trace_of(const EvaluatedRow& row, const std::string& model, const Json& cat
 int run_eval_command(const EvalArguments& arguments, const Output& output) {
   EvaluationRequest request;
   request.model = arguments.model;
+  request.revision = arguments.revision;
   request.adapter = arguments.adapter;
   request.base = arguments.base;
   request.input = arguments.input;
@@ -73,6 +74,7 @@ int run_eval_command(const EvalArguments& arguments, const Output& output) {
     return report_stop(output, fmt::format("eval after {} rows", count));
   }
   if (rows) rows->finish();
+  warn_of_long_answers(output, summary.beyond_maximum, summary.rows, "lower --max-new-tokens");
   if (output.json()) {
     output.print(dump({{"model", arguments.model},
                        {"input", arguments.input},
@@ -98,6 +100,7 @@ int run_eval_generate_command(const EvalGenerateArguments& arguments, const Outp
   request.max_samples = arguments.max_examples;
   request.sampling.seed = arguments.seed;
   request.device = arguments.device;
+  request.memory_remedy = "Use a device with more memory (--device), or gemma-sft eval with --precision bf16.";
 
   const std::vector<Json> categories = read_categories(*arguments.eval_set);
   RowWriter rows(arguments.output, output, real_file_system());
@@ -111,6 +114,7 @@ int run_eval_generate_command(const EvalGenerateArguments& arguments, const Outp
     return report_stop(output, fmt::format("eval_generate after {} rows", count));
   }
   rows.finish();
+  warn_of_long_answers(output, summary.beyond_maximum, summary.rows, "shorten the prompts");
   if (output.json()) {
     output.print(dump({{"output", *arguments.output}, {"rows", summary.rows}, {"exact_match", summary.exact_match}}));
     return 0;

@@ -45,12 +45,7 @@ int run_generate_command(const GenerateArguments& arguments, const Output& outpu
     return report_stop(output, fmt::format("generate after {} rows", count));
   }
   rows.finish();
-  if (beyond_maximum > 0) {
-    output.warn(
-        fmt::format("{} of {} answers go beyond the model's max_position_embeddings, which it was not made for; "
-                    "lower --max-new-tokens",
-                    beyond_maximum, count));
-  }
+  warn_of_long_answers(output, beyond_maximum, count, "lower --max-new-tokens");
   if (output.json() && arguments.output) {
     const nlohmann::ordered_json json = {{"output", *arguments.output}, {"rows", count}, {"new_tokens", tokens}};
     output.print(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");

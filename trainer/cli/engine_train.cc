@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <exception>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
@@ -58,13 +59,15 @@ void print_result(const TrainRequest& request, const RunResult& result, const Ou
 }
 
 // On the watching thread, while the training thread hangs: nothing is unwound, for that would wait for it.
-[[noreturn]] void end_stalled_run(RunLog& log, const std::string& message, const Output& output) {
+[[noreturn]] void end_stalled_run(RunLog& log, const std::string& message, const Output& output) noexcept {
+  log.on_error(message);
+  const int code = exit_code(ErrorKind::kTimeout);
   try {
-    log.on_error(message);
-  } catch (const std::exception&) {
-    // stderr tells it
+    report_failure(output, code, message);
+  } catch (...) {
+    // Without memory for the words the exit code tells it.
   }
-  _exit(report_failure(output, exit_code(ErrorKind::kTimeout), message));
+  _exit(code);
 }
 
 }  // namespace
@@ -97,9 +100,9 @@ int run_train_command(const TrainArguments& arguments, const Output& output) {
     const char* rest = result.outcome == RunOutcome::kStopped ? "the same command continues it"
                                                               : "by then all was done, and final_model is complete";
     return report_stop(output, fmt::format("{} after step {}; {}", result.run_folder.string(), result.steps, rest));
-  } catch (const Error& error) {
-    progress.on_finish();
+  } catch (const std::exception& error) {
     log.on_error(error.what());
+    progress.on_finish();
     throw;
   }
 }

@@ -1,9 +1,7 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <string>
 
-#include "configs/configured_path.h"
 #include "configs/error.h"
 #include "configs/load_config.h"
 #include "data/batches/explain_row.h"
@@ -12,11 +10,10 @@
 #include "model/hub_cache.h"
 #include "trainer/cli/front_end_commands.h"
 #include "trainer/cli/train_request.h"
+#include "trainer/train_plan.h"
 
 namespace gemma_sft {
 namespace {
-
-constexpr int64_t kDefaultMaxSequence = 2048;
 
 std::string length_note(const RowExplanation& row, const IndexOptions& options) {
   const auto length = static_cast<int64_t>(row.tokens.size()) + row.cut_tokens;
@@ -37,16 +34,10 @@ int run_explain(const ExplainArguments& arguments, const Output& output) {
   const LoadedConfig loaded = load_config(arguments.config, load_options);
   const RunConfig& config = loaded.config;
   const std::filesystem::path rows = require_rows(find_dataset(loaded));
-  const auto local = find_configured_path(config.model.base_model, loaded.file);
-  const std::filesystem::path folder =
-      require_model_folder(local ? local->string() : config.model.base_model, config.model.revision);
-
-  IndexOptions options;
-  options.format = config.dataset.format;
-  options.max_seq_length = config.model.max_seq_length.value_or(
-      std::min(load_gemma_config(folder).max_position_embeddings, kDefaultMaxSequence));
-  options.on_long = config.dataset.on_long;
-  options.parse_control_tokens = config.dataset.parse_control_tokens;
+  const std::filesystem::path folder = find_base_model(config.model, loaded.file);
+  const GemmaConfig shape = load_gemma_config(folder);
+  const IndexOptions options =
+      make_index_options(config, shape.vocab_size, choose_max_seq_length(config, shape.max_position_embeddings));
   const RowExplanation row = explain_row(rows.string(), arguments.row, Tokenizer::load(folder), options);
   output.print(output.json() ? to_json(row) + "\n" : to_text(row));
   if (!row.problem.empty()) output.warn("the row is a bad record: " + row.problem);

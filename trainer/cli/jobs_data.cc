@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "configs/configured_path.h"
 #include "configs/error.h"
 #include "data/records/example_reader.h"
 #include "model/hub_cache.h"
@@ -18,9 +17,8 @@ namespace fs = std::filesystem;
 
 std::optional<fs::path> find_model(const LoadedConfig& loaded, Missing missing, const Output& output) {
   const ModelSection& model = loaded.config.model;
-  const auto local = find_configured_path(model.base_model, loaded.file);
   try {
-    return require_model_folder(local ? local->string() : model.base_model, model.revision);
+    return find_base_model(model, loaded.file);
   } catch (const Error& error) {
     if (missing == Missing::kIsAnError || error.kind() != ErrorKind::kModel) throw;
     output.warn(fmt::format("{} is not on this machine: rows are not tokenised, and its published shape is taken",
@@ -85,7 +83,7 @@ JobData read_job_data(const LoadedConfig& loaded, Missing missing, const Output&
       output.warn(fmt::format("{}: {} rows cut to model.max_seq_length, {} of them in their targets", data.index->file,
                               data.index->truncated.size(), data.index->truncated_targets.size()));
     }
-    data.steps = make_plan(config, *data.index, data.max_seq_length, data.tokenizer->pad_id()).total_steps;
+    data.steps = make_plan(config, *data.index, data.tokenizer->pad_id()).total_steps;
   }
   if (!data.steps) data.steps = count_steps(config.training, data.rows);
   return data;

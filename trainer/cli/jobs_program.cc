@@ -37,6 +37,8 @@ int main(int argc, char** argv) {
     } catch (const gemma_sft::Interrupted&) {
       const int signal = gemma_sft::stop_signal();
       return 128 + (signal != 0 ? signal : SIGINT);
+    } catch (const gemma_sft::StopRequested&) {  // while the steps of a run were counted
+      return 128 + gemma_sft::stop_signal();
     }
   });
 }

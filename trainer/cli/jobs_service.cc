@@ -48,6 +48,21 @@ double retry_seconds_of(const EnvironmentReader& environment, double otherwise) 
   return seconds;
 }
 
+// Where a run's record says that the job was submitted. Throws Error(kIo) where none does and there are records that
+// cannot be read: one of them may be the job's, and its key must not go to another service.
+std::optional<std::string> find_recorded_url(const std::string& job_id, const fs::path& runs) {
+  const JobRecords records = list_job_records(runs);
+  std::optional<std::string> recorded;
+  for (const FoundJobRecord& found : records.found) {
+    if (found.record.job_id == job_id && !found.record.base_url.empty()) recorded = found.record.base_url;
+  }
+  if (recorded || records.unreadable.empty()) return recorded;
+  throw Error(ErrorKind::kIo,
+              fmt::format("{}\nno other record says where {} was submitted, and this one may: repair it, or give the "
+                          "address with --base-url or TUNIX_BASE_URL",
+                          records.unreadable.front(), job_id));
+}
+
 }  // namespace
 
 PriceTable find_prices(const std::optional<std::string>& file, JobService& service, const Output& output) {
@@ -73,14 +88,11 @@ fs::path local_runs_folder(const EnvironmentReader& environment) {
 JobService::JobService(const ServiceRequest& request, const EnvironmentReader& environment, const Output& output)
     : is_mock_(tunix_mode(environment) == TunixMode::kMock) {
   const auto from_environment = environment.find("TUNIX_BASE_URL");
-  std::optional<std::string> recorded;
-  if (request.job_id) {
-    for (const FoundJobRecord& found : list_job_records(local_runs_folder(environment))) {
-      if (found.record.job_id == *request.job_id && !found.record.base_url.empty()) recorded = found.record.base_url;
-    }
-  }
-  for (const auto& candidate : {request.base_url, from_environment, request.configured, recorded}) {
+  for (const auto& candidate : {request.base_url, from_environment, request.configured}) {
     if (base_url_.empty() && candidate) base_url_ = *candidate;
+  }
+  if (base_url_.empty() && request.job_id) {
+    base_url_ = find_recorded_url(*request.job_id, local_runs_folder(environment)).value_or("");
   }
   if (base_url_.empty()) base_url_ = kDefaultBaseUrl;
   base_url_ = require_base_url(base_url_);
@@ -124,7 +136,7 @@ void JobService::open_real(const EnvironmentReader& environment, double retry_se
 // The jobs of earlier processes are in the records of their runs.
 void JobService::open_mock(const EnvironmentReader& environment) {
   const MockScenario scenario = require_mock_scenario(environment.find("TUNIX_MOCK_SCENARIO").value_or("success"));
-  std::vector<FoundJobRecord> records = list_job_records(local_runs_folder(environment));
+  std::vector<FoundJobRecord> records = list_job_records(local_runs_folder(environment)).found;
   std::erase_if(records, [](const FoundJobRecord& found) { return !found.record.mock; });
   std::vector<MockJob> jobs;
   for (const FoundJobRecord& found : records) jobs.push_back(*found.record.mock);

@@ -28,7 +28,8 @@ inline constexpr double kBriefly = 10;  // retry_seconds of commands that only a
 // Mode, key and address are read once. While it holds a key the process leaves no core dump.
 class JobService {
  public:
-  // Throws Error(kAuthentication) when real mode has no key, Error(kUsage) for an address or a mode that cannot be.
+  // Throws Error(kAuthentication) when real mode has no key, Error(kUsage) for an address or a mode that cannot be,
+  // Error(kIo) when only a record that cannot be read would say where the job is.
   JobService(const ServiceRequest& request, const EnvironmentReader& environment, const Output& output);
   ~JobService();
 

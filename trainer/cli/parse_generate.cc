@@ -50,6 +50,7 @@ CommandLine parse_eval(const std::string& program, const Words& rest) {
       program, "eval", rest,
       [](CommandParser& parser) {
         parser.required_text("--model", "DIR", "a model folder, or a hub id in the local cache; required");
+        parser.text("--revision", "NAME", "branch, tag or commit of a hub id (default: main)");
         parser.text("--adapter", "DIR", "a PEFT folder (LoRA) to put on the model");
         parser.text("--base", "DIR", "the base model, where --model is a PEFT folder (default: what it names)");
         parser.required_text("--input", "FILE", "rows with prompt and response (JSONL); required");
@@ -62,6 +63,7 @@ CommandLine parse_eval(const std::string& program, const Words& rest) {
       [](const CommandParser& parser) {
         EvalArguments eval;
         eval.model = parser.get("--model");
+        eval.revision = parser.find("--revision");
         eval.adapter = parser.find("--adapter");
         eval.base = parser.find("--base");
         eval.precision = parser.find_choice<Precision>("--precision");

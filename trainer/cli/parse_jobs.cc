@@ -38,7 +38,7 @@ CommandLine parse_configured(const std::string& program, const std::string& comm
       program, command, rest,
       [](CommandParser& parser) {
         parser.required_text("--config", "FILE", "the configuration (YAML); required");
-        add_set_option(parser);
+        add_value_options(parser);
         parser.text("--prices", "FILE", "a price table in the form of configs/accelerators.json");
         add_base_url_option(parser);
       },
@@ -46,9 +46,7 @@ CommandLine parse_configured(const std::string& program, const std::string& comm
         JobsArguments jobs;
         jobs.verb = verb;
         jobs.config = parser.get("--config");
-        for (const std::string& word : parser.all("--set")) {
-          jobs.assignments.push_back(assignment_from_set(parser, word));
-        }
+        jobs.assignments = assignments_of(parser);
         jobs.prices = parser.find("--prices");
         jobs.base_url = parser.find("--base-url");
         return jobs;

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -8,19 +7,8 @@
 #include "trainer/cli/parse_commands.h"
 
 namespace gemma_sft {
-namespace {
-
-std::vector<Assignment> set_assignments(const CommandParser& parser) {
-  std::vector<Assignment> assignments;
-  for (const std::string& word : parser.all("--set")) assignments.push_back(assignment_from_set(parser, word));
-  return assignments;
-}
-
-}  // namespace
 
 CommandLine parse_train(const std::string& program, const Words& rest) {
-  static const std::map<std::string, std::string> keys = {
-      {"--data", "dataset.data_path"}, {"--output-dir", "output.run_dir"}, {"--max-samples", "dataset.max_samples"}};
   bool dry_run = false, no_wait = false, no_download = false;
   return run_parser(
       program, "train", rest,
@@ -30,9 +18,8 @@ CommandLine parse_train(const std::string& program, const Words& rest) {
         parser.text("--resume", "MODE",
                     "auto: continue this run where it stopped (default); never: take a new folder; or a checkpoint "
                     "folder or run folder to start from");
-        add_set_option(parser);
+        add_value_options(parser);
         add_device_option(parser);
-        parser.text("--data", "FILE", "the training rows: stands for dataset.data_path");
         parser.text("--output", "DIR", "the run folder itself");
         parser.text("--output-dir", "DIR", "the folder that run_<id> is made in: stands for output.run_dir");
         parser.text("--run-id", "ID", "name of the run (default: 12 hex digits of the configuration's SHA-256)");
@@ -52,14 +39,7 @@ CommandLine parse_train(const std::string& program, const Words& rest) {
         train.dry_run = dry_run;
         train.resume = parser.find("--resume").value_or("auto");
         if (train.resume.empty()) parser.fail("--resume: expected auto, never or a folder, found \"\"");
-        for (const auto& [name, value] : parser.in_order()) {
-          if (name == "--set") train.assignments.push_back(assignment_from_set(parser, value));
-          const auto key = keys.find(name);
-          if (key == keys.end()) continue;
-          if (value.empty()) parser.fail(name + " needs a value");
-          if (name == "--max-samples") parser.find_number<int64_t>(name, 1, kAnyCount);
-          train.assignments.push_back({.key = key->second, .value = value, .origin = name});
-        }
+        train.assignments = assignments_of(parser);
         train.device = device_of(parser);
         train.output = parser.find("--output");
         train.run_id = parser.find("--run-id");
@@ -97,11 +77,11 @@ CommandLine parse_explain(const std::string& program, const Words& rest) {
       [](CommandParser& parser) {
         parser.required_text("--config", "FILE", "the configuration (YAML); required");
         parser.required_text("--row", "N", "row of the data file, from 1 (blank lines do not count); required");
-        add_set_option(parser);
+        add_value_options(parser);
       },
       [](const CommandParser& parser) {
         return ExplainArguments{.config = parser.get("--config"),
-                                .assignments = set_assignments(parser),
+                                .assignments = assignments_of(parser),
                                 .row = *parser.find_number<int64_t>("--row", 1, kAnyCount)};
       });
 }
@@ -111,10 +91,10 @@ CommandLine parse_config_show(const std::string& program, const Words& rest) {
       program, "config show", rest,
       [](CommandParser& parser) {
         parser.required_text("--config", "FILE", "the configuration (YAML); required");
-        add_set_option(parser);
+        add_value_options(parser);
       },
       [](const CommandParser& parser) {
-        return ConfigShowArguments{.config = parser.get("--config"), .assignments = set_assignments(parser)};
+        return ConfigShowArguments{.config = parser.get("--config"), .assignments = assignments_of(parser)};
       });
 }
 

@@ -35,7 +35,7 @@ int run_tokenizer_train(const TokenizerTrainArguments& arguments, const Output& 
   write_file_durably(files, folder / "tokenizer.model", model);
   if (output.json()) {
     const nlohmann::ordered_json json = {{"output", folder.string()}, {"pieces", pieces.pieces.size()}};
-    output.print(json.dump() + "\n");
+    output.print(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
   }
   output.status(fmt::format("Tokenizer of {} pieces: {}", pieces.pieces.size(), folder.string()));
   return 0;

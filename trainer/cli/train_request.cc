@@ -13,9 +13,13 @@
 #include "configs/error.h"
 #include "data/files/folder_entry.h"
 #include "data/files/input_file.h"
+#include "model/adapter_config.h"
 #include "model/gemma_config.h"
 #include "model/hub_cache.h"
+#include "model/lora.h"
+#include "model/lora_targets.h"
 #include "trainer/checkpoint/checkpoint_format.h"
+#include "trainer/train_plan.h"
 #include "trainer/tunix/job_settings.h"
 
 namespace gemma_sft {
@@ -24,15 +28,6 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_address(const std::string& path) { return path.starts_with("gs://"); }
-
-void require_local_place(const TrainRequest& request) {
-  if (is_address(request.place.folder.string())) {
-    throw Error(ErrorKind::kUsage,
-                fmt::format("{}: a run on this machine cannot write to a bucket; give a folder with "
-                            "--output-dir, --output or output.run_dir, or train with --backend tunix",
-                            request.place.folder.string()));
-  }
-}
 
 std::vector<fs::path> checkpoint_folders_newest_first(const fs::path& run_folder) {
   std::vector<int64_t> steps;
@@ -85,18 +80,18 @@ DatasetPlaces find_dataset(const LoadedConfig& loaded) {
   places.rows = find_training_rows(dataset, places.manifest, config_file);
   if (dataset.data_path && !places.rows.found) {
     throw Error(ErrorKind::kData,
-                fmt::format("Data file not found: {}; check dataset.data_path or --data (relative paths start at the "
-                            "working directory or at a folder above the configuration file)",
-                            *dataset.data_path));
+                fmt::format("Data file not found: {} ({}); check dataset.data_path or --data (relative paths start at "
+                            "the working directory or at a folder above the configuration file)",
+                            *dataset.data_path, loaded.origins.at("dataset.data_path")));
   }
   if (places.rows.found) require_readable(*places.rows.found);
   if (!dataset.validation_path) return places;
   const std::optional<fs::path> validation = find_configured_path(*dataset.validation_path, config_file);
   if (!validation) {
     throw Error(ErrorKind::kData,
-                fmt::format("Data file not found: {}; check dataset.validation_path (relative paths start "
-                            "at the working directory or at a folder above the configuration file)",
-                            *dataset.validation_path));
+                fmt::format("Data file not found: {} ({}); check dataset.validation_path (relative paths start at the "
+                            "working directory or at a folder above the configuration file)",
+                            *dataset.validation_path, loaded.origins.at("dataset.validation_path")));
   }
   require_readable(*validation);
   return places;
@@ -136,11 +131,29 @@ void require_startable(const TrainRequest& request, const DatasetPlaces& dataset
   require_local_place(request);
   require_rows(dataset);
   require_device(request.device);
-  const ModelSection& model = request.loaded.config.model;
-  const auto local = find_configured_path(model.base_model, request.loaded.file);
-  load_gemma_config(require_model_folder(local ? local->string() : model.base_model, model.revision));
+  require_fitting_model(request.loaded);
   require_writable_place(request.place.folder);
   require_resume_folder(request);
+}
+
+void require_local_place(const TrainRequest& request) {
+  if (is_address(request.place.folder.string())) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{}: a run on this machine cannot write to a bucket; give a folder with "
+                            "--output-dir, --output or output.run_dir, or train with --backend tunix",
+                            request.place.folder.string()));
+  }
+}
+
+void require_fitting_model(const LoadedConfig& loaded) {
+  const RunConfig& config = loaded.config;
+  const GemmaConfig shape = load_gemma_config(find_base_model(config.model, loaded.file));
+  choose_max_seq_length(config, shape.max_position_embeddings);
+  if (config.lora.rank == 0) return;
+  require_targets(config.lora.target_modules, linear_layers(shape));
+  if (!config.lora.init_from) return;
+  const fs::path adapter = find_configured_path(*config.lora.init_from, loaded.file).value_or(*config.lora.init_from);
+  require_continuation(lora_options(config.lora), adapter, shape);
 }
 
 void require_writable_place(const fs::path& folder) {

@@ -37,6 +37,13 @@ void require_startable(const TrainRequest& request, const DatasetPlaces& dataset
 // The folder that --resume names is there. Throws Error(kCheckpoint).
 void require_resume_folder(const TrainRequest& request);
 
+// The run folder is a folder and no bucket. Throws Error(kUsage).
+void require_local_place(const TrainRequest& request);
+
+// The base model is here and is a Gemma; max_seq_length, lora.target_modules and lora.init_from fit it. Reads
+// config.json files, no weights. Throws Error.
+void require_fitting_model(const LoadedConfig& loaded);
+
 // `folder` can be made or written to, as far as permissions tell. Throws Error(kIo).
 void require_writable_place(const std::filesystem::path& folder);
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "configs/error.h"
+#include "data/files/file_system.h"
 #include "data/files/folder_entry.h"
 #include "model/export_check.h"
 #include "trainer/checkpoint/checkpoint_format.h"
@@ -59,8 +60,7 @@ void add_problem(std::string& problems, const fs::path& folder, const std::strin
 
 Json check_checkpoint(const fs::path& folder, const Output& output, std::string& problems) {
   // As a resume sees it: a checkpoint that another run made is none of the run folder that it lies in.
-  const fs::path parent = folder.parent_path();
-  const CheckpointVerdict verdict = verify_checkpoint(folder, find_run_id(parent.empty() ? "." : parent));
+  const CheckpointVerdict verdict = verify_checkpoint(folder, find_run_id(folder.parent_path()));
   Json entry = {{"folder", folder.string()}, {"ok", verdict.manifest.has_value()}};
   if (!verdict.manifest) {
     entry["problem"] = verdict.problem;
@@ -99,9 +99,7 @@ Json check_export(const fs::path& folder, const Output& output, std::string& pro
 }  // namespace
 
 int run_verify(const VerifyArguments& arguments, const Output& output) {
-  fs::path folder = fs::path(arguments.folder).lexically_normal();
-  if (!folder.has_filename()) folder = folder.parent_path();
-  const Folders folders = find_folders(folder);
+  const Folders folders = find_folders(plain_path(arguments.folder));
   Json checkpoints = Json::array(), exports = Json::array();
   std::string bad_checkpoints, bad_exports;
   for (const fs::path& path : folders.checkpoints) {

@@ -93,8 +93,7 @@ Progress::~Progress() {
   }
 }
 
-void Progress::on_start(int64_t first_step, int64_t total_steps) {
-  first_step_ = first_step;
+void Progress::on_start(int64_t /*first_step*/, int64_t total_steps) {
   total_steps_ = total_steps;
   last_step_time_ = options_.clock();
   seconds_per_step_ = 0;

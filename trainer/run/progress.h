@@ -44,7 +44,6 @@ class Progress : public RunObserver {
 
   ProgressOptions options_;
   int64_t total_steps_ = 0;
-  int64_t first_step_ = 0;
   double last_step_time_ = -1;
   double seconds_per_step_ = 0;  // smoothed, evaluations and checkpoints included
   double last_shown_ = -1e300;

@@ -79,6 +79,7 @@ RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request)
   if (request.exact_folder) {
     if (request.exact_folder->empty()) throw Error(ErrorKind::kUsage, "--output: the folder's name is empty");
     place.folder = *request.exact_folder;
+    place.is_exact = true;
     if (request.resume == ResumeMode::kNever && !is_free(place.folder)) {
       throw Error(ErrorKind::kUsage, place.folder.string() +
                                          ": --resume never needs a folder that is absent or empty; give another "
@@ -97,6 +98,10 @@ RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request)
     }
   }
   return place;
+}
+
+std::string describe_new_start(const RunPlace& place) {
+  return place.is_exact ? "start anew with another --output" : "start anew with --resume never or in another folder";
 }
 
 RunLock::RunLock(const fs::path& folder, FileSystem& files) {

@@ -1,5 +1,5 @@
-// The folder `run_<id>/` of one run: who it is, that only one process works in it, and the files that are not
-// checkpoints (resolved config, run_manifest.json, metrics.jsonl, log). No torch.
+// The folder `run_<id>/` of one run: who it is, where it is, that only one process works in it, and its metrics.jsonl.
+// No torch.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,7 @@ enum class ResumeMode { kAuto, kNever, kFolder };
 struct RunPlace {
   std::string id;                // 12 hex digits, or what --run-id says
   std::filesystem::path folder;  // <output>/run_<id>, or --output's very folder
+  bool is_exact = false;         // the latter
 };
 
 // 12 hex digits of the SHA-256 of the resolved config without output.* and device.
@@ -37,6 +38,10 @@ struct PlaceRequest {
 // holds a run keeps that run's id, so that a changed configuration meets the checks of a resume instead of a stranger's
 // checkpoints.
 RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request);
+
+// How to begin again beside what the folder holds: "start anew with --resume never or in another folder". The folder
+// that --output names is the only one of its kind, and --resume never refuses it.
+std::string describe_new_start(const RunPlace& place);
 
 // Owns the lock of the folder for the life of the object; a second process is refused with the owner's pid and host
 // (Error(kUsage)); a stale lock is taken over.

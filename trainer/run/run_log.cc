@@ -105,8 +105,12 @@ void RunLog::on_note(const std::string& message) { state_->log(spdlog::level::in
 
 void RunLog::on_warning(const std::string& message) { state_->log(spdlog::level::warn, message); }
 
-void RunLog::on_error(const std::string& message) {
-  if (state_->logger) state_->log(spdlog::level::err, message);
+void RunLog::on_error(const std::string& message) noexcept {
+  try {
+    if (state_->logger) state_->log(spdlog::level::err, message);
+  } catch (...) {
+    // The disk may be full, which may be what the message says; stderr tells it too.
+  }
 }
 
 void RunLog::on_finish() { state_->log(spdlog::level::info, "finished"); }

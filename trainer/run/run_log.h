@@ -13,7 +13,8 @@
 namespace gemma_sft {
 
 // The file is opened by the first line: a process that is refused the run folder leaves the owner's log alone. One
-// thread. A log that cannot be written ends the run with Error(kIo), like any other file of it.
+// thread. A log that cannot be written ends the run with Error(kIo), like any other file of it; only the error that
+// ends the run already is never replaced by that.
 class RunLog : public RunObserver {
  public:
   RunLog(const std::filesystem::path& folder, FileSystem& files);
@@ -24,7 +25,7 @@ class RunLog : public RunObserver {
   void on_checkpoint(const CheckpointRecord& record) override;
   void on_note(const std::string& message) override;
   void on_warning(const std::string& message) override;
-  void on_error(const std::string& message);  // what ends the run; nothing where no line came before
+  void on_error(const std::string& message) noexcept;  // what ends the run; nothing where no line came before
   void on_finish() override;
 
  private:

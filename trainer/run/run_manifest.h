@@ -19,13 +19,13 @@ struct RunManifest {
   std::string dataset_path;                // the training rows
   std::optional<std::string> dataset_key;  // of the data set manifest, when there is one
   RunConfig config;
-  std::string recipe = "sft";  // "sft" or "sft_lora"
+  std::string recipe;  // what readers of such files call the way of training: "trace_sft_v1"
   std::string device;
   std::optional<std::string> git_sha;           // of the working directory's repository
   std::filesystem::path artifacts_path;         // the run folder
   std::map<std::string, std::string> versions;  // "gemma-sft", "libtorch", ...
-  std::map<std::string, std::string> sha256;    // "config", "dataset", "tokenizer", "model_config", ...
-  std::map<std::string, std::string> metadata;  // anything else worth keeping
+  std::map<std::string, std::string> sha256;    // "config", "dataset", "validation", "tokenizer", "base_model"
+  std::map<std::string, std::string> metadata;  // anything else worth keeping, "status" among it
 };
 
 // Writes `folder`/run_manifest.json durably. created_at of an existing file is kept; an empty created_at means now.

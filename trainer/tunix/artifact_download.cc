@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <optional>
+#include <string_view>
 
 #include "configs/error.h"
 
@@ -40,92 +42,136 @@ bool is_digest_tag(const std::string& tag) {
   return is_strong_tag(tag) && tag.size() == 66 && tag.find_first_not_of("0123456789abcdef", 1) == 65;
 }
 
+// What kept a transfer from the whole file, and how long the service asks to wait.
+struct Setback {
+  std::string problem;
+  std::optional<double> delay = {};
+};
+
+// One file on its way into a sink.
+class ArtifactTransfer {
+ public:
+  ArtifactTransfer(ServiceCaller& caller, const std::string& id, const Artifact& artifact, ArtifactSink& sink)
+      : caller_(caller),
+        artifact_(artifact),
+        sink_(sink),
+        path_(fmt::format("/jobs/{}/artifacts/{}", id, percent_encoded(artifact.path, "/"))),
+        how_{.what = fmt::format("GET /jobs/{}/artifacts/{}", id, caller.text().shown(artifact.path, 200)),
+             .leaves_home = true,
+             .job_id = id},
+        etag_(fmt::format("\"{}\"", artifact.sha256)),
+        retry_(caller.make_retry()) {}
+
+  // Again and again until the file is whole or the time is over.
+  void complete() {
+    uint64_t achieved = sink_.size();
+    while (!is_whole()) {
+      const Setback setback = attempt();
+      if (is_whole()) return;
+      if (sink_.size() >= achieved + kLeastProgress) {
+        achieved = sink_.size();
+        retry_.restart();
+      }
+      if (!retry_.wait(setback.delay)) caller_.give_up(setback.problem, retry_, how_);
+    }
+  }
+
+ private:
+  bool is_whole() const { return sink_.size() == artifact_.size; }
+
+  // One request for what is missing.
+  Setback attempt() {
+    const uint64_t offset = sink_.size();
+    is_another_file_ = false;
+    try {
+      return judge(caller_.send_once(make_request(offset), how_));
+    } catch (const TransportFailure& failure) {
+      caller_.require_passing(failure);
+      Setback setback{.problem = caller_.text().shown(failure.message, 300)};
+      if (failure.kind == TransportFailure::Kind::kTooLarge) sink_.restart();
+      return setback;
+    }
+  }
+
+  HttpRequest make_request(uint64_t offset) {
+    HttpRequest request = caller_.make_request(HttpMethod::kGet, path_);
+    request.least_bytes_per_second = kSlowestDownload;
+    request.seconds = std::clamp(retry_.left(), 1.0, kCallSeconds);
+    if (offset > 0) {
+      request.headers.emplace_back("Range", fmt::format("bytes={}-", offset));
+      request.headers.emplace_back("If-Range", etag_);
+    }
+    request.sink = HttpRequest::Sink{.begin = [this, offset](const HttpResponse& head) { return begin(head, offset); },
+                                     .append = [this](std::string_view bytes) { append(bytes); }};
+    return request;
+  }
+
+  // Is the body wanted?
+  bool begin(const HttpResponse& head, uint64_t offset) {
+    // The service's own tags are digests; those of a storage that it sends us to are what they are.
+    const std::string tag = head.find_header("etag").value_or("");
+    is_another_file_ = is_digest_tag(tag) && tag.find(artifact_.sha256) == std::string::npos;
+    if (is_another_file_) return false;
+    if (is_strong_tag(tag)) etag_ = tag;
+    // Something else than the file, such as the page of a gateway: nothing of it is used.
+    const uint64_t expected = head.status == 206 ? artifact_.size - offset : artifact_.size;
+    const auto length = head.find_header("content-length");
+    if (length && parse_header_number(*length) != expected) return false;
+    if (head.status == 206) {
+      const auto range = parse_content_range(head.find_header("content-range").value_or(""));
+      if (!range || range->first != offset || range->total != artifact_.size) {
+        sink_.restart();  // not what was asked for: nothing of it is used
+        return false;
+      }
+      return true;
+    }
+    if (offset > 0) sink_.restart();
+    return true;
+  }
+
+  void append(std::string_view bytes) {
+    // After a restart a whole file comes, which may be longer than the rest that was asked for.
+    if (sink_.size() + bytes.size() > artifact_.size) {
+      throw TransportFailure{TransportFailure::Kind::kTooLarge, "the file is longer than the service said"};
+    }
+    sink_.append(bytes);
+  }
+
+  // What an answer means. Throws where another attempt would get the same one.
+  Setback judge(const HttpResponse& response) {
+    if (is_another_file_) {
+      throw Error(ErrorKind::kIo, fmt::format("{}: the file has changed since the list of files was made (its ETag is "
+                                              "another); start the download again",
+                                              how_.what));
+    }
+    if (response.status == 416) {
+      sink_.restart();
+      return {.problem = "416"};
+    }
+    if (caller_.passes(response) && retry_.left() > 0) {
+      return {.problem = fmt::format("{}", response.status), .delay = caller_.retry_after(response)};
+    }
+    if (response.status == 404) {
+      caller_.fail(response, {.what = how_.what});  // it is the file that is not there, not the job
+    }
+    if (response.status != 200 && response.status != 206) caller_.fail(response, how_);
+    return {.problem = "the transfer ended early"};
+  }
+
+  ServiceCaller& caller_;
+  const Artifact& artifact_;
+  ArtifactSink& sink_;
+  std::string path_;
+  ServiceCall how_;
+  std::string etag_;  // of what the sink holds a part of
+  Retry retry_;
+  bool is_another_file_ = false;  // than the list of files says: by the tag of the last answer
+};
+
 }  // namespace
 
 void download_artifact(ServiceCaller& caller, const std::string& id, const Artifact& artifact, ArtifactSink& sink) {
-  const ServiceCall how{.what = fmt::format("GET /jobs/{}/artifacts/{}", id, caller.text().shown(artifact.path, 200)),
-                        .leaves_home = true,
-                        .job_id = id};
-  std::string etag = fmt::format("\"{}\"", artifact.sha256);
-  Retry retry = caller.make_retry();
-  uint64_t achieved = sink.size();
-  while (sink.size() != artifact.size) {
-    const uint64_t offset = sink.size();
-    HttpRequest request = caller.make_request(
-        HttpMethod::kGet, fmt::format("/jobs/{}/artifacts/{}", id, percent_encoded(artifact.path, "/")));
-    request.least_bytes_per_second = kSlowestDownload;
-    request.seconds = std::clamp(retry.left(), 1.0, kCallSeconds);
-    if (offset > 0) {
-      request.headers.emplace_back("Range", fmt::format("bytes={}-", offset));
-      request.headers.emplace_back("If-Range", etag);
-    }
-    bool another_file = false;
-    request.sink = HttpRequest::Sink{
-        .begin =
-            [&](const HttpResponse& head) {
-              // The service's own tags are digests; those of a storage that it sends us to are what they are.
-              const std::string tag = head.find_header("etag").value_or("");
-              another_file = is_digest_tag(tag) && tag.find(artifact.sha256) == std::string::npos;
-              if (another_file) return false;
-              if (is_strong_tag(tag)) etag = tag;
-              // Something else than the file, such as the page of a gateway: nothing of it is used.
-              const uint64_t expected = head.status == 206 ? artifact.size - offset : artifact.size;
-              const auto length = head.find_header("content-length");
-              if (length && parse_header_number(*length) != expected) return false;
-              if (head.status == 206) {
-                const auto range = parse_content_range(head.find_header("content-range").value_or(""));
-                if (!range || range->first != offset || range->total != artifact.size) {
-                  sink.restart();  // not what was asked for: nothing of it is used
-                  return false;
-                }
-                return true;
-              }
-              if (offset > 0) sink.restart();
-              return true;
-            },
-        .append =
-            [&](std::string_view bytes) {
-              // After a restart a whole file comes, which may be longer than the rest that was asked for.
-              if (sink.size() + bytes.size() > artifact.size) {
-                throw TransportFailure{TransportFailure::Kind::kTooLarge, "the file is longer than the service said"};
-              }
-              sink.append(bytes);
-            }};
-    std::string problem;
-    std::optional<double> delay;
-    try {
-      const HttpResponse response = caller.send_once(request, how);
-      if (another_file) {
-        throw Error(ErrorKind::kIo,
-                    fmt::format("{}: the file has changed since the list of files was made (its ETag is "
-                                "another); start the download again",
-                                how.what));
-      }
-      if (response.status == 416) {
-        sink.restart();
-        problem = "416";
-      } else if (caller.passes(response) && retry.left() > 0) {
-        delay = caller.retry_after(response);
-        problem = fmt::format("{}", response.status);
-      } else if (response.status == 404) {
-        caller.fail(response, {.what = how.what});  // it is the file that is not there, not the job
-      } else if (response.status != 200 && response.status != 206) {
-        caller.fail(response, how);
-      } else {
-        problem = "the transfer ended early";
-      }
-    } catch (const TransportFailure& failure) {
-      caller.require_passing(failure);
-      problem = caller.text().shown(failure.message, 300);
-      if (failure.kind == TransportFailure::Kind::kTooLarge) sink.restart();
-    }
-    if (sink.size() == artifact.size) return;
-    if (sink.size() >= achieved + kLeastProgress) {
-      achieved = sink.size();
-      retry.restart();
-    }
-    if (!retry.wait(delay)) caller.give_up(problem, retry, how);
-  }
+  ArtifactTransfer(caller, id, artifact, sink).complete();
 }
 
 }  // namespace gemma_sft

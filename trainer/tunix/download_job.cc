@@ -196,9 +196,10 @@ std::string artifact_path_problem(std::string_view path) {
   return "";
 }
 
-DownloadResult download_job(JobClient& client, const std::string& id, const fs::path& folder, FileSystem& files) {
+DownloadResult download_job(JobClient& client, const std::string& id, const fs::path& destination, FileSystem& files) {
+  const fs::path folder = plain_path(destination);
   DownloadResult result;
-  result.folder = folder;
+  result.folder = destination;
   for (Artifact& artifact : client.artifacts(id).artifacts) {
     if (artifact.kind == "checkpoint") continue;
     result.bytes += artifact.size;
@@ -253,10 +254,7 @@ DownloadResult download_job(JobClient& client, const std::string& id, const fs::
     files.make_directories(target.parent_path());
     made.insert(target.parent_path());
     if (const auto twin = placed.find(artifact.sha256); twin != placed.end()) {
-      const std::unique_ptr<WritableFile> copy = files.create(target);
-      copy->append(read_file(twin->second));
-      copy->sync();
-      copy->close();
+      write_new_file(files, target, read_file(twin->second));
     } else {
       files.rename(parts / (artifact.sha256 + ".part"), target);
       placed[artifact.sha256] = target;
@@ -264,9 +262,9 @@ DownloadResult download_job(JobClient& client, const std::string& id, const fs::
   }
   write_file_durably(files, whole / kListName, list);
   for (const fs::path& directory : made) files.sync_directory(directory);
-  if (folder.has_parent_path()) files.make_directories(folder.parent_path());
+  files.make_directories(folder.parent_path());
   files.rename(whole, folder);
-  files.sync_directory(folder.has_parent_path() ? folder.parent_path() : fs::path("."));
+  files.sync_directory(folder.parent_path());
   files.remove_tree(partial);
   return result;
 }

@@ -26,7 +26,7 @@ struct DownloadResult {
 
 // Everything but checkpoints. Throws Error(kIo): a path that may not be, two that differ in case only, no room, a
 // digest that is wrong twice, a folder that holds something else; Error(kJobFailed) when the job has no final model.
-DownloadResult download_job(JobClient& client, const std::string& id, const std::filesystem::path& folder,
+DownloadResult download_job(JobClient& client, const std::string& id, const std::filesystem::path& destination,
                             FileSystem& files);
 
 }  // namespace gemma_sft

@@ -125,6 +125,78 @@ double epochs_of(const TrainingSection& training, const EstimateRequest& request
   return steps / std::ceil(static_cast<double>(*request.rows) / rows_per_step);
 }
 
+// Tokens as they are. Gives those that are computed on, where every row takes the place of the longest.
+double estimate_tokens(JobEstimate& estimate, const EstimateRequest& request) {
+  if (!request.steps || !request.rows || *request.rows <= 0) return 0;
+  const double epochs = epochs_of(request.config.training, request);
+  const double padded = epochs * static_cast<double>(*request.rows * request.longest_row);
+  estimate.tokens_at_most = !request.tokens_per_epoch;
+  estimate.tokens = request.tokens_per_epoch ? std::llround(epochs * static_cast<double>(*request.tokens_per_epoch))
+                                             : std::llround(padded);
+  if (estimate.tokens_at_most) {
+    estimate.assumptions.push_back(fmt::format(
+        "the rows were not tokenised: each counts as the {} tokens that are allowed at most", request.longest_row));
+  }
+  return padded;
+}
+
+// Parameters, memory on each accelerator of the table, and what is written.
+void estimate_bytes(JobEstimate& estimate, const RunConfig& config, const GemmaConfig& model, int64_t longest,
+                    const PriceTable& prices) {
+  const Bytes bytes = bytes_of(config, estimate.accelerator);
+  const bool lora = config.lora.rank > 0;
+  estimate.parameters = model.parameter_count();
+  estimate.trained_parameters = lora ? lora_parameters(config.lora, model) : estimate.parameters;
+  for (const Accelerator& accelerator : prices.accelerators) {
+    MemoryFit fit;
+    fit.accelerator = accelerator.name;
+    fit.available_bytes_per_core = accelerator.hbm_bytes_per_core;
+    fit.needed_bytes_per_core = needed_bytes(config, model, longest, accelerator);
+    fit.fits = fit.needed_bytes_per_core <= fit.available_bytes_per_core;
+    estimate.memory.push_back(std::move(fit));
+  }
+  estimate.advice = guide_advice(config, model, longest, prices);
+  const Precision precision = precision_on(config, estimate.accelerator);
+  estimate.assumptions.push_back(fmt::format(
+      "memory: {} bytes a trained weight ({}) spread over all cores, and the activations of the longest rows",
+      bytes.trained,
+      precision == Precision::kBf16 && !lora ? "bf16 weights, gradients and moments"
+                                             : "fp32 weights, gradients and moments"));
+  const double trained = static_cast<double>(estimate.trained_parameters);
+  const double all = static_cast<double>(estimate.parameters);
+  estimate.checkpoint_bytes = bytes.saved * trained;
+  const bool half = config.output.model_dtype.value_or(ModelDtype::kBf16) != ModelDtype::kFp32;
+  estimate.final_model_bytes = lora ? 4.0 * trained : (half ? 2.0 : 4.0) * all;  // an adapter is written in fp32
+}
+
+// From the floating point operations of all tokens and the accelerator's speed.
+void estimate_hours(JobEstimate& estimate, const RunConfig& config, const Accelerator& accelerator,
+                    double computed_tokens) {
+  const double passes = (config.lora.rank > 0 ? 4.0 : 6.0) +
+                        (config.training.activation_checkpointing != ActivationCheckpointing::kOff ? 2.0 : 0.0);
+  const double all = static_cast<double>(estimate.parameters);
+  const double peak = accelerator.peak_flops_per_core * static_cast<double>(accelerator.cores);
+  const double least = passes * all * static_cast<double>(*estimate.tokens) / peak / 3600;
+  const double most = passes * all * computed_tokens / peak / 3600;
+  estimate.hours = Range{(estimate.tokens_at_most ? 0 : least / kUtilization.high) + kSetupHours.low,
+                         most / kUtilization.low + kSetupHours.high};
+  estimate.assumptions.push_back(fmt::format(
+      "time: {:.0f} % to {:.0f} % of the peak and {:.1f} to {:.1f} hours to begin with, assumed and not measured",
+      100 * kUtilization.low, 100 * kUtilization.high, kSetupHours.low, kSetupHours.high));
+}
+
+// Of the hours.
+void estimate_cost(JobEstimate& estimate, const Accelerator& accelerator) {
+  const std::optional<double> price = estimate.spot ? accelerator.spot_usd_per_hour : accelerator.usd_per_hour;
+  if (price) {
+    estimate.usd_per_hour = *price;
+    estimate.usd = Range{estimate.hours->low * *price, estimate.hours->high * *price};
+  } else {
+    estimate.assumptions.push_back(fmt::format("the price table has no {}price of {}: the cost is left out",
+                                               estimate.spot ? "spot " : "", estimate.accelerator));
+  }
+}
+
 }  // namespace
 
 const MemoryFit* JobEstimate::find_memory(const std::string& name) const {
@@ -154,90 +226,31 @@ int64_t lora_parameters(const LoraSection& lora, const GemmaConfig& model) {
 }
 
 JobEstimate estimate_job(const EstimateRequest& request, const PriceTable& prices) {
-  const RunConfig& config = request.config;
   JobEstimate estimate;
   estimate.rows = request.rows;
   estimate.steps = request.steps;
-  estimate.accelerator = config.model.accelerator.value_or("");
-  estimate.spot = config.tunix.spot.value_or(false);
+  estimate.accelerator = request.config.model.accelerator.value_or("");
+  estimate.spot = request.config.tunix.spot.value_or(false);
   estimate.prices_as_of = prices.as_of;
-
-  // Tokens as they are, and as they are computed on where every row takes the place of the longest.
-  double computed_tokens = 0;
-  if (request.steps && request.rows && *request.rows > 0) {
-    const double epochs = epochs_of(config.training, request);
-    const double padded = epochs * static_cast<double>(*request.rows * request.longest_row);
-    estimate.tokens_at_most = !request.tokens_per_epoch;
-    estimate.tokens = request.tokens_per_epoch ? std::llround(epochs * static_cast<double>(*request.tokens_per_epoch))
-                                               : std::llround(padded);
-    computed_tokens = padded;
-  }
-  if (estimate.tokens_at_most) {
-    estimate.assumptions.push_back(fmt::format(
-        "the rows were not tokenised: each counts as the {} tokens that are allowed at most", request.longest_row));
-  }
+  const double computed_tokens = estimate_tokens(estimate, request);
   if (!request.model) {
     estimate.assumptions.push_back("the model's shape is not known here: memory, time and cost are left out");
     return estimate;
   }
-
-  const GemmaConfig& model = *request.model;
-  const Bytes bytes = bytes_of(config, estimate.accelerator);
-  const bool lora = config.lora.rank > 0;
-  estimate.parameters = model.parameter_count();
-  estimate.trained_parameters = lora ? lora_parameters(config.lora, model) : estimate.parameters;
-  const double trained = static_cast<double>(estimate.trained_parameters);
-  const double all = static_cast<double>(estimate.parameters);
-  for (const Accelerator& accelerator : prices.accelerators) {
-    MemoryFit fit;
-    fit.accelerator = accelerator.name;
-    fit.available_bytes_per_core = accelerator.hbm_bytes_per_core;
-    fit.needed_bytes_per_core = needed_bytes(config, model, request.longest_row, accelerator);
-    fit.fits = fit.needed_bytes_per_core <= fit.available_bytes_per_core;
-    estimate.memory.push_back(std::move(fit));
-  }
-  estimate.advice = guide_advice(config, model, request.longest_row, prices);
-  const Precision precision = precision_on(config, estimate.accelerator);
-  estimate.assumptions.push_back(fmt::format(
-      "memory: {} bytes a trained weight ({}) spread over all cores, and the activations of the longest rows",
-      bytes.trained,
-      precision == Precision::kBf16 && !lora ? "bf16 weights, gradients and moments"
-                                             : "fp32 weights, gradients and moments"));
-  estimate.checkpoint_bytes = bytes.saved * trained;
-  const bool half = config.output.model_dtype.value_or(ModelDtype::kBf16) != ModelDtype::kFp32;
-  estimate.final_model_bytes = lora ? 4.0 * trained : (half ? 2.0 : 4.0) * all;  // an adapter is written in fp32
-
+  estimate_bytes(estimate, request.config, *request.model, request.longest_row, prices);
   const Accelerator* accelerator = prices.find(estimate.accelerator);
-  if (accelerator == nullptr || !estimate.tokens) {
-    if (accelerator == nullptr && !estimate.accelerator.empty()) {
-      estimate.assumptions.push_back(
-          fmt::format("{} is not in the price table: time and cost are left out", estimate.accelerator));
-    }
-    return estimate;
+  if (accelerator == nullptr && !estimate.accelerator.empty()) {
+    estimate.assumptions.push_back(
+        fmt::format("{} is not in the price table: time and cost are left out", estimate.accelerator));
   }
+  if (accelerator == nullptr || !estimate.tokens) return estimate;
   if (!(accelerator->peak_flops_per_core > 0)) {
     estimate.assumptions.push_back(
-        fmt::format("how fast {} is is not in the price table: time and cost are left out", estimate.accelerator));
+        fmt::format("the price table has no speed for {}: time and cost are left out", estimate.accelerator));
     return estimate;
   }
-  const double passes =
-      (lora ? 4.0 : 6.0) + (config.training.activation_checkpointing != ActivationCheckpointing::kOff ? 2.0 : 0.0);
-  const double peak = accelerator->peak_flops_per_core * static_cast<double>(accelerator->cores);
-  const double least = passes * all * static_cast<double>(*estimate.tokens) / peak / 3600;
-  const double most = passes * all * computed_tokens / peak / 3600;
-  estimate.hours = Range{(estimate.tokens_at_most ? 0 : least / kUtilization.high) + kSetupHours.low,
-                         most / kUtilization.low + kSetupHours.high};
-  estimate.assumptions.push_back(fmt::format(
-      "time: {:.0f} % to {:.0f} % of the peak and {:.1f} to {:.1f} hours to begin with, assumed and not measured",
-      100 * kUtilization.low, 100 * kUtilization.high, kSetupHours.low, kSetupHours.high));
-  const std::optional<double> price = estimate.spot ? accelerator->spot_usd_per_hour : accelerator->usd_per_hour;
-  if (price) {
-    estimate.usd_per_hour = *price;
-    estimate.usd = Range{estimate.hours->low * *price, estimate.hours->high * *price};
-  } else {
-    estimate.assumptions.push_back(fmt::format("the price table has no {}price of {}: the cost is left out",
-                                               estimate.spot ? "spot " : "", estimate.accelerator));
-  }
+  estimate_hours(estimate, request.config, *accelerator, computed_tokens);
+  estimate_cost(estimate, *accelerator);
   return estimate;
 }
 

@@ -6,8 +6,10 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <system_error>
+#include <tuple>
 
 #include "configs/error.h"
+#include "data/files/folder_entry.h"
 
 namespace gemma_sft {
 namespace {
@@ -67,7 +69,10 @@ void write_job_record(const fs::path& run_folder, const JobRecord& record, FileS
 std::optional<JobRecord> find_job_record(const fs::path& run_folder) {
   const fs::path path = run_folder / kJobRecordName;
   std::error_code error;
-  if (!fs::exists(path, error)) return std::nullopt;
+  if (!fs::exists(path, error)) {
+    if (error) throw file_error("look for it", path, error.value());
+    return std::nullopt;
+  }
   const std::string remedy = "; it says which job this run is: repair it, or start another run with --resume never";
   try {
     const Json json = Json::parse(read_file(path, kMostBytes));
@@ -93,20 +98,21 @@ std::optional<JobRecord> find_job_record(const fs::path& run_folder) {
   }
 }
 
-std::vector<FoundJobRecord> list_job_records(const fs::path& runs) {
-  std::vector<FoundJobRecord> found;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(runs, error)) {
-    if (!entry.path().filename().string().starts_with("run_")) continue;
+JobRecords list_job_records(const fs::path& runs) {
+  JobRecords records;
+  for (const fs::path& folder : list_folder(runs)) {
+    if (!folder.filename().string().starts_with("run_")) continue;
     try {
-      if (auto record = find_job_record(entry.path())) found.push_back({entry.path(), std::move(*record)});
-    } catch (const Error&) {  // another run's trouble is not this command's
+      if (auto record = find_job_record(folder)) records.found.push_back({folder, std::move(*record)});
+    } catch (const Error& error) {  // another run's trouble may be none of this command's
+      records.unreadable.emplace_back(error.what());
     }
   }
-  std::sort(found.begin(), found.end(), [](const FoundJobRecord& a, const FoundJobRecord& b) {
+  std::sort(records.found.begin(), records.found.end(), [](const FoundJobRecord& a, const FoundJobRecord& b) {
     return std::tie(a.record.created_at, a.folder) < std::tie(b.record.created_at, b.folder);
   });
-  return found;
+  std::sort(records.unreadable.begin(), records.unreadable.end());
+  return records;
 }
 
 std::string new_idempotency_key(const std::string& run_id) {

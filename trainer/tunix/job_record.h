@@ -33,15 +33,19 @@ struct JobRecord {
 
 void write_job_record(const std::filesystem::path& run_folder, const JobRecord& record, FileSystem& files);
 
-// nullopt: there is none. Throws Error(kIo) when there is one that cannot be read.
+// nullopt: there is none. Throws Error(kIo) when there is one that cannot be read, or that cannot be known.
 std::optional<JobRecord> find_job_record(const std::filesystem::path& run_folder);
 
 struct FoundJobRecord {
   std::filesystem::path folder;
   JobRecord record;
 };
-// Of every run_* folder in `runs`, oldest first. Those that cannot be read are left out.
-std::vector<FoundJobRecord> list_job_records(const std::filesystem::path& runs);
+struct JobRecords {
+  std::vector<FoundJobRecord> found;    // oldest first
+  std::vector<std::string> unreadable;  // what is wrong with each of the others
+};
+// Of every run_* folder in `runs`. Throws Error(kIo) where `runs` cannot be listed.
+JobRecords list_job_records(const std::filesystem::path& runs);
 
 // 32 hex digits that no other run has, behind the run's id.
 std::string new_idempotency_key(const std::string& run_id);

@@ -209,6 +209,17 @@ TEST(DatasetIndex, CountsAndNamesRowsThatSpellControlTokens) {
   EXPECT_EQ(index.control_text[1], 3u);
 }
 
+TEST(DatasetIndex, CountsTheRowsWithFieldsThatAreNotRead) {
+  std::string rows;
+  for (int i = 0; i < 30; ++i) {
+    rows += R"({"prompt":"a","response":"b","system":"s","field)" + std::to_string(i) + "\":1}\n";
+  }
+  const DatasetIndex index = index_of(RowsFile(rows));
+  EXPECT_EQ(index.unread_fields.at("system"), 30);
+  EXPECT_EQ(index.unread_fields.at("field0"), 1);
+  EXPECT_EQ(index.unread_fields.size(), DatasetIndex::kMaxUnreadFields);
+}
+
 TEST(DatasetIndex, ASecondBosFromParsedTextIsABadRecord) {
   const RowsFile file(training_row("a", "x", "y") + training_row("b", "<bos>x", "y"));
   EXPECT_EQ(index_of(file).train.size(), 2u);

@@ -14,7 +14,10 @@
 #include <cstdlib>
 #include <functional>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "configs/error.h"
 #include "tests/testing/failing_file_system.h"
@@ -282,6 +285,34 @@ TEST(FileSystem, ALimitOfFileSizesSaysWhichLimitToRaise) {
   EXPECT_THAT(message,
               MatchesRegex(".*/f: cannot write: File too large: 11 bytes needed, .* free; raise the limit of a "
                            "file's size \\(ulimit -f\\), or choose another file system"));
+}
+
+TEST(WriteNewFile, IsOnTheDiskBeforeItIsClosedAndTakesTheNameOfWhatWasThere) {
+  const TempDir dir;
+  const fs::path precious = dir.write("precious", "precious");
+  fs::create_symlink(precious, dir / "f");
+  FailingFileSystem files;
+  write_new_file(files, dir / "f", "new");
+  EXPECT_THAT(files.journal(), ElementsAre("create f", "append f", "sync f", "close f"));
+  EXPECT_EQ(read_file(dir / "f"), "new");
+  EXPECT_EQ(read_file(precious), "precious");
+}
+
+TEST(PlainPath, IsAbsoluteAndEndsWithAName) {
+  const fs::path here = fs::current_path();
+  const std::vector<std::pair<std::string, fs::path>> cases = {
+      {"/a/b", "/a/b"}, {"/a/b/", "/a/b"},         {"/a/./b//../c/.", "/a/c"}, {"/a/..", "/"},
+      {"/", "/"},       {"x/", here / "x"},        {"./x/y/..", here / "x"},   {".", here},
+      {"", here},       {"..", here.parent_path()}};
+  for (const auto& [path, plain] : cases) EXPECT_EQ(plain_path(path).string(), plain.string()) << path;
+}
+
+TEST(PlainPath, FollowsNoLink) {
+  const TempDir dir;
+  fs::create_directories(dir / "elsewhere/folder");
+  fs::create_directory_symlink(dir / "elsewhere/folder", dir / "link");
+  EXPECT_EQ(plain_path(dir / "link/"), dir / "link");
+  EXPECT_EQ(plain_path(dir / "link/.."), dir.path());
 }
 
 TEST(WriteFileDurably, SyncsTheFileBeforeTheRenameAndTheFolderAfterIt) {

@@ -69,6 +69,25 @@ TEST(ExampleReader, MessagesAreTurns) {
             "S[s]U[1]M[2]U[3]M[4]");
 }
 
+TEST(ExampleReader, FieldsThatAFormatDoesNotReadAreNamed) {
+  const auto unread = [](const std::string& row, DataFormat format) {
+    return std::get<Example>(parse_example(row, "f", 1, format)).unread_fields;
+  };
+  EXPECT_THAT(unread(R"({"id":"x","prompt":"a","response":"b","metadata":{"k":1}})", DataFormat::kTrainingExample),
+              testing::IsEmpty());
+  EXPECT_THAT(
+      unread(R"({"system":"s","prompt":"a","response":"b","steps":[],"a\u001bb":1})", DataFormat::kTrainingExample),
+      testing::ElementsAre("system", "steps", "\"a\\u001bb\""));
+  EXPECT_THAT(unread(R"({"messages":[{"role":"user","content":"1","name":"x"},)"
+                     R"({"role":"model","content":"2","weight":0,"name":"y"}]})",
+                     DataFormat::kTrainingExample),
+              testing::ElementsAre("messages[].name", "messages[].weight"));
+  EXPECT_THAT(unread(R"({"prompt":"a","steps":[],"final_answer":"b","meta":{},"metadata":{}})", DataFormat::kTrace),
+              testing::IsEmpty());
+  EXPECT_THAT(unread(R"({"input_ids":[1,2],"loss_mask":[0,1],"attention_mask":[1,1]})", DataFormat::kTokens),
+              testing::ElementsAre("attention_mask"));
+}
+
 TEST(ExampleReader, RenderedTurnsAreCutExactlyWhereTheRenderingJoinedThem) {
   const auto row = [](const std::string& user, const std::string& model) {
     return nlohmann::json({{"prompts", "<start_of_turn>user\n" + user + "<end_of_turn>\n<start_of_turn>model\n" +

@@ -118,6 +118,12 @@ TEST_F(ManifestTest, AnAbsentOneIsNotFoundWithTheRequestThatBuildsIt) {
               HasSubstr("{\"dataset_name\":\"test\",\"dataset_version\":\"v1\""));
 }
 
+TEST_F(ManifestTest, AFileOfRowsIsToldApart) {
+  EXPECT_THAT(error_of("{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"c\",\"response\":\"d\"}\n"),
+              HasSubstr("is a file of rows, one JSON object a line, and no manifest; name it as dataset.data_path"));
+  EXPECT_THAT(error_of("{\"prompt\":\"a\"}\n[]\n"), Not(HasSubstr("is a file of rows")));
+}
+
 TEST_F(ManifestTest, TheExampleOfThisTestIsGood) { EXPECT_THAT(warnings_of(good_), IsEmpty()); }
 
 TEST_F(ManifestTest, EveryRequiredFieldIsRequired) {

@@ -69,6 +69,21 @@ TEST(CheckpointFoldersTest, a_run_taken_back_to_an_earlier_step_supersedes_what_
   EXPECT_THAT(complete_steps(files.path()), ElementsAre(100));
 }
 
+TEST(CheckpointFoldersTest, verifying_ends_where_it_is_told_to) {
+  const TempDir files;
+  CheckpointFolders folders(files.path(), "r", 2, real_file_system());
+  for (int64_t step : {1, 2}) save_checkpoint(folders, step, real_file_system());
+  struct Stop {};
+  int blocks = 0;
+  EXPECT_THROW(folders.open([&] {
+    if (++blocks == 2) throw Stop();
+  }),
+               Stop);
+  EXPECT_EQ(blocks, 2);
+  folders.open([] {});
+  EXPECT_THAT(folders.steps(), ElementsAre(1, 2));
+}
+
 TEST(CheckpointFoldersTest, only_what_this_run_made_is_deleted) {
   const TempDir files;
   CheckpointFolders other(files.path(), "other", 5, real_file_system());

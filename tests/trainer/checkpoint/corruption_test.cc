@@ -181,6 +181,18 @@ TEST_F(CorruptionTest, an_undamaged_run_verifies_everywhere) {
   EXPECT_EQ(verify(newest()), "");
 }
 
+TEST_F(CorruptionTest, a_checkpoint_of_another_run_is_found_however_its_folder_is_named) {
+  dir_.write("run_manifest.json", "{\"run_id\": \"other\"}");
+  const std::string problem = ": belongs to run r, not to run other";
+  EXPECT_EQ(verify(newest()), newest().string() + problem);
+  EXPECT_EQ(verify(newest() / ""), newest().string() + problem);
+  const fs::path before = fs::current_path();
+  fs::current_path(newest());
+  const std::string said = verify(".");
+  fs::current_path(before);
+  EXPECT_EQ(said, fs::canonical(newest()).string() + problem);
+}
+
 TEST_F(CorruptionTest, verifying_is_as_fast_as_it_is) {
   const int64_t bytes = case_count(64 << 20, 1 << 30);
   FileSystem& files = real_file_system();

@@ -47,6 +47,19 @@ TEST(CommandLine, TrainTakesEveryOption) {
                                                 "--max-samples dataset.max_samples=12"));
 }
 
+TEST(CommandLine, EveryCommandThatReadsAConfigurationTakesOtherRows) {
+  const auto data_of = [](const std::vector<Assignment>& assignments) {
+    return assignments.size() == 1 ? assignments[0].key + "=" + assignments[0].value : "not one assignment";
+  };
+  const std::string expected = "dataset.data_path=my.jsonl";
+  EXPECT_EQ(
+      data_of(parse<ExplainArguments>({"explain", "--config", "c", "--row", "1", "--data", "my.jsonl"}).assignments),
+      expected);
+  EXPECT_EQ(data_of(parse<ConfigShowArguments>({"config", "show", "--config", "c", "--data", "my.jsonl"}).assignments),
+            expected);
+  EXPECT_EQ(data_of(parse<JobsArguments>({"preflight", "--config", "c", "--data", "my.jsonl"}).assignments), expected);
+}
+
 TEST(CommandLine, AValueMayFollowAnEqualsSignAndMayBeEmptyOrLookLikeAnOption) {
   EXPECT_EQ(parse<TrainArguments>({"train", "--config=a=b.yaml"}).config, "a=b.yaml");
   EXPECT_EQ(parse<GenerateArguments>({"generate", "--model=m", "--prompt="}).prompt, "");
@@ -187,6 +200,25 @@ TEST(CommandLine, TheLinksTakeTheCommandLinesOfThePipeline) {
                                                  "eval_generate");
   EXPECT_EQ(eval.max_examples, 3);
   EXPECT_EQ(eval.seed, 1u);
+}
+
+TEST(CommandLine, EvalTakesARevisionAsGenerateDoes) {
+  EXPECT_EQ(parse<GenerateArguments>({"generate", "--model", "m", "--prompt", "p", "--revision", "v1.1"}).revision,
+            "v1.1");
+  EXPECT_EQ(parse<EvalArguments>({"eval", "--model", "m", "--input", "i", "--revision", "v1.1"}).revision, "v1.1");
+  EXPECT_EQ(parse<EvalArguments>({"eval", "--model", "m", "--input", "i"}).revision, std::nullopt);
+}
+
+TEST(CommandLine, TheHelpOfTrainNamesEverySignalThatStopsIt) {
+  const std::string help = parse<HelpArguments>({"train", "--help"}).text;
+  for (const char* signal : {"SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"}) EXPECT_THAT(help, HasSubstr(signal));
+}
+
+TEST(CommandLine, NoLineOfTheExitCodesIsIndented) {
+  const std::string help = parse<HelpArguments>({"--help"}).text;
+  const std::string codes = help.substr(help.find("exit codes:"));
+  EXPECT_EQ(codes.find("\n "), std::string::npos) << codes;
+  EXPECT_THAT(codes, HasSubstr("15 selftest beyond its tolerance"));
 }
 
 TEST(CommandLine, ExportKnowsThreeFormats) {

@@ -100,6 +100,9 @@ TEST(RunPlace, NeverRefusesAnOutputFolderThatHoldsSomething) {
   const PlaceRequest request{.run_id = {}, .exact_folder = (dir / "out").string(), .resume = ResumeMode::kNever};
   EXPECT_THAT(message_of([&] { resolve_run_place(config_of("r"), request); }),
               HasSubstr("--resume never needs a folder"));
+  const RunPlace exact = resolve_run_place(config_of("r"), {.exact_folder = (dir / "out").string()});
+  EXPECT_EQ(describe_new_start(exact), "start anew with another --output") << "as --resume never would refuse it";
+  EXPECT_THAT(describe_new_start(resolve_run_place(config_of("r"), {})), HasSubstr("--resume never"));
   EXPECT_EQ(resolve_run_place(config_of("r"), {.exact_folder = (dir / "out").string()}).folder, dir / "out");
 }
 

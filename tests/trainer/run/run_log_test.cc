@@ -50,6 +50,20 @@ TEST(RunLog, StepsAreThinnedOutButTheLastOneIsThere) {
   EXPECT_LT(std::count(text.begin(), text.end(), '\n'), 10);
 }
 
+TEST(RunLog, AnErrorThatCannotBeWrittenIsNotReplacedByThat) {
+  const TempDir dir;
+  FailingFileSystem files({.call = 2, .kind = FaultKind::kFromNowOn});  // opened, one line written
+  RunLog log(dir.path(), files);
+  log.on_note("one");
+  try {
+    throw Error(ErrorKind::kNonFinite, "the loss is not finite");
+  } catch (const Error& error) {
+    log.on_error(error.what());
+    EXPECT_TRUE(files.has_failed());
+    EXPECT_EQ(error.kind(), ErrorKind::kNonFinite);
+  }
+}
+
 TEST(RunLog, AFullDiskEndsTheRun) {
   for (const int64_t call : {0, 1, 2}) {
     const TempDir dir;

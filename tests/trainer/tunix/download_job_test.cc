@@ -77,13 +77,14 @@ class DownloadJobTest : public ::testing::Test {
     options.base_url = "https://jobs.example.org/v1";
     options.key = "tunix_sk_dev_0123456789";
     HttpJobClient client(service_, clock_, options);
-    return download_job(client, "job_abc123xyz", dir_ / "models/m", files);
+    return download_job(client, "job_abc123xyz", folder_, files);
   }
   void expect_whole() {
     EXPECT_EQ(read_file(dir_ / "models/m" / service_.path), service_.bytes);
     EXPECT_FALSE(fs::exists(dir_ / "models/m.partial"));
   }
   TempDir dir_;
+  fs::path folder_ = dir_ / "models/m";
   FileService service_;
   FakeClock clock_;
 };
@@ -93,6 +94,14 @@ TEST_F(DownloadJobTest, ResumesWhereATransferWasCut) {
   download();
   expect_whole();
   EXPECT_EQ(service_.answers, 4);
+  EXPECT_TRUE(download().was_there);
+}
+
+TEST_F(DownloadJobTest, TheFolderMayEndWithASlash) {
+  folder_ = dir_ / "models/m/";
+  download();
+  expect_whole();
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir_ / "models/m"), {}), 2);  // the file's folder and the list
   EXPECT_TRUE(download().was_there);
 }
 

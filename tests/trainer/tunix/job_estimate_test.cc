@@ -1,5 +1,6 @@
 #include "trainer/tunix/job_estimate.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "configs/error.h"
@@ -9,14 +10,14 @@ namespace {
 
 // Gemma-7B has 8,537,680,896 parameters: 16 bytes each are 136.6 of tpu-v3-8's 137.4 GB and 8 bytes each are 68.3 of
 // tpu-v2-8's 68.7 GB, both before any activation.
-JobEstimate of_7b(const RunConfig& config) {
+JobEstimate of_7b(const RunConfig& config, const PriceTable& prices = built_in_prices()) {
   return estimate_job({.config = config,
                        .model = find_published_shape("google/gemma-7b-it"),
                        .rows = 1000,
                        .steps = 315,
                        .tokens_per_epoch = 100'000,
                        .longest_row = 128},
-                      built_in_prices());
+                      prices);
 }
 
 TEST(JobEstimate, SaysWhichAcceleratorsHoldGemma7b) {
@@ -93,6 +94,19 @@ TEST(JobEstimate, CountsTheMatricesOfTheLayersThatAreMeantAndOfNoOthers) {
   EXPECT_EQ(count({"model.layers.3.self_attn.q_proj"}), 4 * (3072 + 4096));
   EXPECT_EQ(count({"*.3.mlp.*"}), 3 * 4 * (3072 + 24576));
   EXPECT_EQ(count({"*.q_proj", "q_proj"}), count({"q_proj"}));
+}
+
+TEST(JobEstimate, WithoutASpeedTimeAndCostAreLeftOutAndThatIsSaid) {
+  RunConfig config;
+  config.model.accelerator = "tpu-v3-8";
+  PriceTable prices = built_in_prices();
+  for (Accelerator& accelerator : prices.accelerators) accelerator.peak_flops_per_core = 0;
+  const JobEstimate estimate = of_7b(config, prices);
+  EXPECT_FALSE(estimate.hours);
+  EXPECT_FALSE(estimate.usd);
+  EXPECT_TRUE(estimate.tokens);
+  EXPECT_THAT(estimate.assumptions,
+              testing::Contains("the price table has no speed for tpu-v3-8: time and cost are left out"));
 }
 
 TEST(JobEstimate, TheCostLimitRefusesWhatMayCostMoreAndWhatIsNotKnown) {
