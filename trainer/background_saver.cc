@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <exception>
 #include <new>
 #include <system_error>
@@ -21,10 +22,13 @@ namespace {
 
 constexpr int64_t kHostReserve = int64_t{1} << 30;  // bytes left to everybody else
 
-int64_t bytes_of(const std::vector<NamedTensor>& tensors) {
-  int64_t bytes = 0;
-  for (const NamedTensor& entry : tensors) bytes += static_cast<int64_t>(entry.tensor.nbytes());
-  return bytes;
+// Of the copies on the host. LibTorch rounds pinned blocks up to a power of two.
+int64_t bytes_of_copies(const std::vector<NamedTensor>& tensors) {
+  uint64_t bytes = 0;
+  for (const auto& [name, tensor] : tensors) {
+    bytes += tensor.device().is_cpu() ? tensor.nbytes() : std::bit_ceil(tensor.nbytes());
+  }
+  return static_cast<int64_t>(bytes);
 }
 
 std::vector<NamedTensor> host_room_for(const std::vector<NamedTensor>& tensors) {
@@ -60,7 +64,7 @@ BackgroundSaver::~BackgroundSaver() = default;
 
 bool BackgroundSaver::has_room_for(const RunTensors& tensors) {
   if (!copy_.weights.empty()) return true;
-  if (free_bytes_() < bytes_of(tensors.weights) + bytes_of(tensors.moments) + kHostReserve) return false;
+  if (free_bytes_() < bytes_of_copies(tensors.weights) + bytes_of_copies(tensors.moments) + kHostReserve) return false;
   try {
     copy_ = {host_room_for(tensors.weights), host_room_for(tensors.moments), {}};
     return true;

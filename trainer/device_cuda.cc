@@ -66,6 +66,10 @@ c10::Device require_gpu(const std::string& name, int index) {
                                                name_and_capability(device), *problem));
   }
   c10::cuda::set_device(device.index());
+  // fp32 is fp32, whatever TORCH_ALLOW_TF32_CUBLAS_OVERRIDE says, and sums of bf16 products are kept in fp32 to their
+  // end.
+  at::globalContext().setAllowTF32CuBLAS(false);
+  at::globalContext().setAllowBF16ReductionCuBLAS(false);
   return device;
 }
 

@@ -67,7 +67,7 @@ GemmaOptions storage_options(const fs::path& base, ModelDtype written) {
 
 Gemma load_base(const fs::path& base, const GemmaOptions& options) {
   std::optional<Gemma> model;
-  with_memory_errors_explained({"loading the model"}, [&] {
+  with_memory_errors_explained({.phase = "loading the model", .remedy = "Use a machine with more memory."}, [&] {
     const GemmaConfig shape = load_gemma_config(base);
     const WeightFiles fit(base, shape);  // or are refused before room is made for the model
     model.emplace(shape, options);

@@ -13,6 +13,7 @@
 #include "data/records/manifest.h"
 #include "model/chunked_cross_entropy.h"
 #include "model/hub_cache.h"
+#include "model/lora_targets.h"
 #include "model/weights.h"
 #include "trainer/activation_budget.h"
 #include "trainer/device.h"
@@ -218,9 +219,25 @@ ActivationNeed activation_need(const Gemma& model, const LargestMicroBatch& larg
     need.trained_weights += parameter.tensor.numel();
     need.weight_bytes = static_cast<int64_t>(parameter.tensor.element_size());
   }
-  // The loss head: a chunk of logits, and the head's gradient in fp32 where it is trained.
-  need.other_bytes = kLossChunkBytes;
-  if (!model.has_lora()) need.other_bytes += shape.vocab_size * shape.hidden_size * 4;
+  // The loss head: a chunk of logits, and the head's gradient in fp32 where it is trained. In the backward pass of an
+  // MLP: gradients of gate, up and their product.
+  const int64_t head = shape.vocab_size * shape.hidden_size;
+  need.other_bytes = kLossChunkBytes + 3 * shape.intermediate_size * need.micro_batch_tokens * need.value_bytes;
+  if (!model.has_lora()) need.other_bytes += head * 4;
+  const bool is_cast = model.options().storage_dtype != model.options().compute_dtype;
+  if (is_cast) need.other_bytes += head * need.value_bytes;
+  int64_t matrices = 0, dropped_inputs = 0;
+  for (const LinearLayer& layer : linear_layers(shape)) {
+    matrices += layer.in * layer.out;
+    if (model.has_lora() && model.lora_options().dropout > 0 &&
+        is_target(layer.path, model.lora_options().target_modules)) {
+      dropped_inputs += layer.in;
+    }
+  }
+  // A frozen matrix is cast again in the backward pass.
+  if (is_cast && !model.has_lora()) need.more_bytes = matrices / shape.num_layers * need.value_bytes;
+  need.more_bytes_per_token =
+      static_cast<double>(dropped_inputs * (need.value_bytes + 1)) / static_cast<double>(shape.num_layers);
   return need;
 }
 

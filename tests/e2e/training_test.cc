@@ -161,13 +161,14 @@ TEST(Training, ASecondSignalStopsAtOnce) {
   EXPECT_EQ(count_lines(work / "run/metrics.jsonl"), 0);
 }
 
-TEST(Training, TheEngineIsStartedWithThreadsThatSleepWhileTheyWait) {
+TEST(Training, TheEngineIsStartedWithThreadsThatSoonSleepWhileTheyWait) {
   const Workspace work;
   Process process(work.train_words("run", long_step_words(work)), work.options());
   for (int i = 0; i < 3000 && count_lines(work / "run/run.log") < 1; ++i) ASSERT_FALSE(process.ends_within(0.01));
   std::ifstream file("/proc/" + std::to_string(process.id()) + "/environ", std::ios::binary);
   const std::string environment((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   EXPECT_THAT(environment, HasSubstr("OMP_WAIT_POLICY=passive"));
+  EXPECT_THAT(environment, HasSubstr("GOMP_SPINCOUNT=20000"));
 }
 
 TEST(Training, ASecondProcessIsRefusedTheFolderUntilTheFirstOneDies) {

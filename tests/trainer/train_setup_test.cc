@@ -54,6 +54,32 @@ TEST_F(TrainSetupTest, activations_are_planned_for_the_largest_micro_batch_that_
   }
 }
 
+// By hand, for the tiny model: its matrices in bf16 beside fp32 masters; inputs of dropped layers and masks of a byte.
+TEST_F(TrainSetupTest, casts_and_dropped_inputs_count) {
+  const auto need_of = [&](std::vector<std::string> sets) {
+    sets.push_back("training.max_steps=1");
+    const TrainRequest request = tiny_.request(sets);
+    const TrainSetup setup = prepare_training(request, observer_);
+    const Gemma model = load_model(setup, request.loaded.config, request.loaded.file);
+    const LargestMicroBatch largest = find_largest_micro_batch(*setup.index, setup.plan.batches, {}, 1);
+    return std::pair(activation_need(model, largest), setup.model_config);
+  };
+  const auto [fp32, shape] = need_of({"training.precision=fp32"});
+  EXPECT_EQ(fp32.more_bytes, 0);
+  EXPECT_EQ(fp32.more_bytes_per_token, 0);
+  const int64_t block = shape.hidden_size * shape.head_dim * 2 * (shape.num_heads + shape.num_kv_heads) +
+                        3 * shape.hidden_size * shape.intermediate_size;
+  EXPECT_EQ(need_of({"training.precision=bf16_mixed"}).first.more_bytes, 2 * block);
+  EXPECT_EQ(need_of({"training.precision=bf16"}).first.more_bytes, 0);
+  const std::vector<std::string> lora = {"training.precision=fp32", "lora.rank=2",
+                                         "lora.target_modules=[q_proj, down_proj]"};
+  EXPECT_EQ(need_of(lora).first.more_bytes_per_token, 0);
+  std::vector<std::string> dropped = lora;
+  dropped.push_back("lora.dropout=0.1");
+  EXPECT_EQ(need_of(dropped).first.more_bytes_per_token,
+            static_cast<double>((shape.hidden_size + shape.intermediate_size) * (4 + 1)));
+}
+
 // Checkpoints name what a run is made from, in JSON, which has no way to write other bytes.
 TEST_F(TrainSetupTest, places_whose_names_are_not_utf_8_are_refused_before_anything_is_read) {
   const fs::path model = tiny_.files() / "mod\xe8le";
