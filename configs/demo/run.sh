@@ -27,13 +27,14 @@ for seed in "${seeds[@]}"; do
   mkdir -p "$place"
   show tokenizer train --corpus configs/demo/corpus.txt --vocab-size 768 --output "$place/tokenizer"
   show model init --config configs/demo/model.json --tokenizer "$place/tokenizer" --output "$place/base_model" --seed "$seed"
-  before=$("$bin/gemma-sft" eval --model "$place/base_model" --input configs/demo/test.jsonl --max-new-tokens 16 --json | exact_match)
+  before=$("$bin/gemma-sft" eval --model "$place/base_model" --input configs/demo/test.jsonl --max-new-tokens 16 \
+    --device "$device" --precision fp32 --json | exact_match)
   start=$(date +%s)
   show train --config configs/demo/demo.yaml --set "model.base_model=$place/base_model" --set "training.seed=$seed" \
     --device "$device" --output "$place/run"
   seconds=$(($(date +%s) - start))
   after=$("$bin/gemma-sft" eval --model "$place/run/final_model" --input configs/demo/test.jsonl \
-    --max-new-tokens 16 --output "$place/answers.jsonl" --json | exact_match)
+    --max-new-tokens 16 --device "$device" --precision fp32 --output "$place/answers.jsonl" --json | exact_match)
   printf '\nThree of the unseen prompts, and what the model answers:\n'
   sed -n '1p;2p;3p' "$place/answers.jsonl"
   awk -v before="$before" -v after="$after" -v seed="$seed" -v seconds="$seconds" 'BEGIN {

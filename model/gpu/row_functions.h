@@ -279,8 +279,8 @@ struct Exponentials {
 GEMMA_SFT_ROW Exponentials merged(Exponentials a, Exponentials b) {
   // A NaN is the largest, so that it reaches the result.
   const float largest = !(a.largest <= b.largest) ? a.largest : b.largest;
-  const float low = -3.0e38f;  // both empty: no infinity minus infinity
-  if (largest < low) return {largest, 0.0f};
+  const float low = -3.0e38f;  // both empty: no infinity minus infinity, but a NaN in b, which is not the largest
+  if (largest < low) return {largest, a.sum + b.sum};
   return {largest, a.sum * expf(a.largest - largest) + b.sum * expf(b.largest - largest)};
 }
 constexpr float kNoValue = -3.4e38f;

@@ -4,7 +4,7 @@
 # usage: tests/gpu/run.sh [--minutes N] [--only STAGE,...] [--libtorch DIR] [BUILD_DIR]
 #   BUILD_DIR    a CUDA build with tests, or what pack.sh made of one; without it ./bootstrap.sh build --cuda and this script make one
 #   --libtorch   a LibTorch 2.11.0 for CUDA 13 to run with, where the build's own is not on this machine
-#   --minutes N  begin no stage later than N minutes after the start (default 13)
+#   --minutes N  begin no stage later than N minutes after the start (default 8)
 #   --only       of selftest, golden, kernels, sanitizer, trajectories, resume, errors, demo, speed, saves
 # A stage that fails does not stop the others. Results: artifacts/gpu/<date>/ with a log a stage and summary.md; the exit code is
 # the number of stages that failed, and 1 where there is no GPU.
@@ -12,7 +12,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 fail() { echo "gpu: $*" >&2; exit 1; }
-minutes=13 only='' build=''
+minutes=8 only='' build=''
 while [ $# -gt 0 ]; do
   case $1 in
     --minutes) minutes=${2:?--minutes needs a number}; shift 2 ;;

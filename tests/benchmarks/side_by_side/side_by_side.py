@@ -323,7 +323,7 @@ def main():
     parser.add_argument("--warm-up", type=int, default=1, help="steps after the first one that are not timed (default 1)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each side (default: all)")
     parser.add_argument("--wait", choices=("active", "passive"), help="how both sides' threads wait for each other "
-                        "(OMP_WAIT_POLICY; default: as each does by itself, ours asleep, theirs spinning first)")
+                        "(OMP_WAIT_POLICY; default: as each does by itself, ours spinning for a moment, theirs for long)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting for our side")
     parser.add_argument("--other-bin", type=pathlib.Path, metavar="DIR", help="another gemma-sft as the other side")
     parser.add_argument("--other-set", action="append", default=[], metavar="KEY=VALUE",

@@ -434,18 +434,20 @@ void check_stochastic_rounding(const Device& device) {
 }
 
 template <typename T>
-void check_not_a_number(const Device& device) {
+void check_not_a_number(const Device& device, int64_t vocabulary, size_t at) {
+  SCOPED_TRACE(std::to_string(at) + " of " + std::to_string(vocabulary));
   Arrays arrays(device, 1, 0);
-  auto logits = arrays.numbers<T>(40, 1);
-  logits[21] = narrowed<T>(std::numeric_limits<double>::quiet_NaN());
+  auto logits = arrays.numbers<T>(vocabulary, 1);
+  logits[at] = narrowed<T>(std::numeric_limits<double>::quiet_NaN());
   T* in_place = arrays.place(logits);
   double* loss = arrays.space<double>(1);
-  rows_of<T>(device).cross_entropy({in_place, arrays.place(std::vector<int64_t>{3}), 1, 40, 0, true, loss}, nullptr);
+  rows_of<T>(device).cross_entropy({in_place, arrays.place(std::vector<int64_t>{3}), 1, vocabulary, 0, true, loss},
+                                   nullptr);
   EXPECT_TRUE(std::isnan(arrays.read(loss)[0]));
   EXPECT_TRUE(std::isnan(to_float(arrays.read(in_place)[0])));
   T* scores = arrays.place(logits);
   float* log_sum = arrays.space<float>(1);
-  rows_of<T>(device).attention_weights({1, 1, 40, 1, 40, 0, 1.0f, 0.0f, 1}, scores, log_sum, nullptr);
+  rows_of<T>(device).attention_weights({1, 1, vocabulary, 1, vocabulary, 0, 1.0f, 0.0f, 1}, scores, log_sum, nullptr);
   EXPECT_TRUE(std::isnan(arrays.read(log_sum)[0]));
   EXPECT_TRUE(std::isnan(to_float(arrays.read(scores)[0])));
 }
@@ -471,7 +473,10 @@ void check_all(const Device& device) {
     }
     check_adamw<T>(device, offset);
   }
-  check_not_a_number<T>(device);
+  // In the middle of a pack, and where it is the first or the last value that a lane sees.
+  for (const size_t at : {0, 21, 23, 39}) {
+    for (const int64_t vocabulary : {40, 41}) check_not_a_number<T>(device, vocabulary, at);
+  }
 }
 
 class GpuKernelsOn : public ::testing::TestWithParam<std::string> {
