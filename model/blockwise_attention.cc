@@ -9,6 +9,7 @@
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
 #include <limits>
@@ -138,6 +139,7 @@ WideScores widen(const at::Tensor& scores, const Block& block, const Shape& shap
 at::Tensor to_weights(at::Tensor scores, at::Tensor log_sums, const Block& block, const Shape& shape,
                       const AttentionOptions& options) {
   if (takes_fused(FusedKernel::kAttention, scores)) {
+    const c10::DeviceGuard guard(scores.device());
     with_fused(scores, [&](const auto& kernels, auto kind) {
       kernels.attention_weights(score_block(log_sums, block, shape, options), rows_out<decltype(kind)>(scores),
                                 rows_out<float>(log_sums), fused_stream(scores));
@@ -174,6 +176,7 @@ struct RowGradients {
 RowGradients to_gradients(at::Tensor scores, at::Tensor weights_gradient, const at::Tensor& log_sums,
                           const Block& block, const Shape& shape, const AttentionOptions& options) {
   if (takes_fused(FusedKernel::kAttention, scores)) {
+    const c10::DeviceGuard guard(scores.device());
     with_fused(scores, [&](const auto& kernels, auto kind) {
       using T = decltype(kind);
       kernels.attention_backward(score_block(log_sums, block, shape, options), rows_in<float>(log_sums),

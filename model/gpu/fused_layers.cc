@@ -72,7 +72,7 @@ Gradients norm_backward(const at::Tensor& gradient, const at::Tensor& sum_gradie
   at::Tensor parts;
   if (x_wanted) gradients.x = at::empty_like(x);
   if (weight_wanted) {
-    parts = floats({fused_kernels(x).parts(rows), width}, x);
+    parts = floats({fused_kernels(x).parts(rows, width), width}, x);
     gradients.weight = floats({width}, x);
   }
   with_fused(x, [&](const auto& kernels, auto kind) {
@@ -119,8 +119,9 @@ Gradients head_backward(const at::Tensor& gradient, const at::Tensor& x, const a
   Gradients gradients{at::empty_like(gradient), {}};
   at::Tensor parts;
   if (weight_wanted) {
-    parts = floats({fused_kernels(x).parts(x.size(0) * x.size(1)), x.size(2)}, x);
-    gradients.weight = floats({x.size(2)}, x);
+    const int64_t rows = x.size(0) * x.size(1), width = x.size(2);
+    parts = floats({fused_kernels(x).parts(rows, width), width}, x);
+    gradients.weight = floats({width}, x);
   }
   with_fused(gradient, [&](const auto& kernels, auto kind) {
     using T = decltype(kind);

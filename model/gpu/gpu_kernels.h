@@ -46,7 +46,7 @@ struct NormBackward {
   Values weight;
   int64_t rows, width;
   T* x_gradient;           // or null
-  float* weight_parts;     // [parts(rows), width] scratch, or null
+  float* weight_parts;     // [parts(rows, width), width] scratch, or null
   float* weight_gradient;  // [width]; null when weight_parts is
 };
 
@@ -161,8 +161,8 @@ struct GpuKernels {
   const char* name;
   GpuRowKernels<float> wide;
   GpuRowKernels<Bf16> narrow;
-  // Rows of the scratch that norm_backward and head_backward need for so many rows of x.
-  int64_t (*parts)(int64_t rows);
+  // Rows of the scratch that norm_backward and head_backward need for so many rows of x of that width.
+  int64_t (*parts)(int64_t rows, int64_t width);
 };
 
 // Null in a build without CUDA (twin files gpu_kernels.cu and gpu_kernels_none.cc).

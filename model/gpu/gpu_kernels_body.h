@@ -8,11 +8,22 @@
 namespace gemma_sft {
 namespace {
 
-constexpr int64_t kMostParts = 512;  // enough teams to fill any chip, few enough for the sum over them
+// Parts of the gradient of a norm's weight: enough teams to fill any chip, few enough for the sum over them. A narrow
+// row is the work of a warp and not of a block, and its sums are short, so that there are more parts.
+constexpr int64_t kPartsOfWideRows = 512;
+constexpr int64_t kValuesOfAllParts = int64_t{1} << 20;
 constexpr int kAdamWLanes = 256;
 constexpr int64_t kAdamWElements = 16384;  // of a tensor that one team updates
 
-inline int64_t parts_of(int64_t rows) { return rows < kMostParts ? rows : kMostParts; }
+inline int64_t parts_of(int64_t rows, int64_t width) {
+  const int64_t narrow = kValuesOfAllParts / width, most = narrow > kPartsOfWideRows ? narrow : kPartsOfWideRows;
+  return rows < most ? rows : most;
+}
+
+// A part for each row where nothing is summed over them.
+inline int64_t parts_to_run(const float* weight_parts, int64_t rows, int64_t width) {
+  return weight_parts == nullptr ? rows : parts_of(rows, width);
+}
 
 // Values of T that make up 16 bytes.
 template <typename T>
@@ -95,11 +106,11 @@ struct HeadBackwardRows {
 
 struct ColumnSums {
   const float* parts;
-  int64_t rows, width;
+  int64_t rows, width, span, pack;
   float* out;
   template <typename AnyTeam>
-  GEMMA_SFT_ROW void operator()(const AnyTeam& team, int64_t column) const {
-    sum_column(team, parts, rows, width, column, out);
+  GEMMA_SFT_ROW void operator()(const AnyTeam& team, int64_t place) const {
+    sum_column(team, parts, rows, width, span, pack, place, out);
   }
 };
 
@@ -193,9 +204,10 @@ struct AdamWBlocks {
   }
 };
 
-inline void finish_weight_gradient(const float* weight_parts, int64_t parts, int64_t width, float* out,
-                                   GpuStream stream) {
-  if (weight_parts != nullptr) run_rows<32>(stream, width, ColumnSums{weight_parts, parts, width, out});
+// The more parts there are, the more lanes sum them.
+inline void finish_weight_gradient(const ColumnSums& sums, GpuStream stream) {
+  if (sums.parts == nullptr) return;
+  with_lanes(sums.rows / 4, [&](auto lanes) { run_rows<decltype(lanes)::value>(stream, sums.width, sums); });
 }
 
 template <typename T>
@@ -212,15 +224,15 @@ struct Launch {
   static void norm_backward(const NormBackward<T>& given, GpuStream stream) {
     const bool packed = packs<T>(given.width, given.gradient, given.sum_gradient, given.x, given.weight.data,
                                  given.x_gradient, given.weight_parts);
-    const int64_t parts = parts_of(given.rows);
+    const int64_t parts = parts_to_run(given.weight_parts, given.rows, given.width);
     with_pack<T>(packed, [&](auto pack) {
       constexpr int P = decltype(pack)::value;
       with_lanes(given.width / P, [&](auto lanes) {
         run_parts<decltype(lanes)::value>(stream, parts, given.width, given.weight_parts,
                                           NormBackwardRows<P, T>{given, parts});
       });
+      finish_weight_gradient({given.weight_parts, parts, given.width, given.width, P, given.weight_gradient}, stream);
     });
-    finish_weight_gradient(given.weight_parts, parts, given.width, given.weight_gradient, stream);
   }
 
   static void head(const HeadForward<T>& given, GpuStream stream) {
@@ -234,13 +246,12 @@ struct Launch {
   static void head_backward(const HeadBackward<T>& given, GpuStream stream) {
     const bool packed = packs<T>(given.half, given.gradient, given.x, given.weight.data, given.cos, given.sin,
                                  given.x_gradient, given.weight_parts);
-    const int64_t parts =
-        given.weight.data == nullptr ? given.tokens * given.heads : parts_of(given.tokens * given.heads);
+    const int64_t width = 2 * given.half, parts = parts_to_run(given.weight_parts, given.tokens * given.heads, width);
     with_pack<T>(packed, [&](auto pack) {
       constexpr int P = decltype(pack)::value;
-      run_parts<32>(stream, parts, 2 * given.half, given.weight_parts, HeadBackwardRows<P, T>{given, parts});
+      run_parts<32>(stream, parts, width, given.weight_parts, HeadBackwardRows<P, T>{given, parts});
+      finish_weight_gradient({given.weight_parts, parts, width, given.half, P, given.weight_gradient}, stream);
     });
-    finish_weight_gradient(given.weight_parts, parts, 2 * given.half, given.weight_gradient, stream);
   }
 
   static void gate(const T* gate, const T* up, int64_t count, T* out, GpuStream stream) {

@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <stdexcept>
 #include <string>
 
 #include "configs/error.h"
@@ -155,9 +156,12 @@ __global__ void __launch_bounds__(256) packs_kernel(int64_t count, Body body) {
 
 inline void check_launch() {
   const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) {
-    throw Error(ErrorKind::kInternal, std::string("a GPU kernel could not be started: ") + cudaGetErrorString(error));
-  }
+  if (error == cudaSuccess) return;
+  const std::string message = std::string("a GPU kernel could not be started: ") + cudaGetErrorString(error);
+  // The first launch of a kernel loads its code, for which there may be no room. "out of memory", as CUDA says then, is
+  // what trainer/training_failure.cc explains; an Error would be the last word.
+  if (error == cudaErrorMemoryAllocation) throw std::runtime_error(message);
+  throw Error(ErrorKind::kInternal, message);
 }
 
 inline unsigned blocks_for(int64_t count, int64_t per_block) {

@@ -56,7 +56,7 @@ GEMMA_SFT_ROW void norm_row(const Team& team, const NormForward<T>& given, int64
   team.each(1, [&](int64_t) { given.inverse[row] = inverse; });
 }
 
-// `sums` [width] is added to, or null.
+// `sums` [width] is added to, or null; sum_column says which column lies where.
 template <int P, typename T, typename Team>
 GEMMA_SFT_ROW void norm_backward_row(const Team& team, const NormBackward<T>& given, int64_t row, float* sums) {
   const int64_t place = row * given.width, packs = given.width / P;
@@ -67,7 +67,7 @@ GEMMA_SFT_ROW void norm_backward_row(const Team& team, const NormBackward<T>& gi
     float sum = 0;
     for (int k = 0; k < P; ++k) {
       const float product = gradient.at[k] * (x.at[k] * inverse);
-      if (sums != nullptr) sums[i * P + k] += product;
+      if (sums != nullptr) sums[k * packs + i] += product;
       sum += product * (1.0f + weight.at[k]);
     }
     return sum;
@@ -174,8 +174,8 @@ GEMMA_SFT_ROW void head_backward_row(const Team& team, const HeadBackward<T>& gi
     for (int k = 0; k < P; ++k) {
       const float low = back.first.at[k] * (first.at[k] * inverse), high = back.second.at[k] * (second.at[k] * inverse);
       if (sums != nullptr) {
-        sums[i * P + k] += low;
-        sums[half + i * P + k] += high;
+        sums[k * packs + i] += low;
+        sums[half + k * packs + i] += high;
       }
       sum += low * (1.0f + a.at[k]) + high * (1.0f + b.at[k]);
     }
@@ -195,12 +195,15 @@ GEMMA_SFT_ROW void head_backward_row(const Team& team, const HeadBackward<T>& gi
   });
 }
 
-// One column of the scratch summed, for the gradient of a norm's weight.
+// One place of the scratch summed over its rows, for the gradient of a norm's weight. Of each `span` columns the first
+// values of all packs lie before the second ones, and so on: lanes side by side add to places side by side. With packs
+// kept together, eight lanes would wait for the same bank of shared memory.
 template <typename Team>
-GEMMA_SFT_ROW void sum_column(const Team& team, const float* parts, int64_t rows, int64_t width, int64_t column,
-                              float* out) {
-  const float sum = team.sum(rows, [&](int64_t i) { return parts[i * width + column]; });
-  team.each(1, [&](int64_t) { out[column] = sum; });
+GEMMA_SFT_ROW void sum_column(const Team& team, const float* parts, int64_t rows, int64_t width, int64_t span,
+                              int64_t pack, int64_t place, float* out) {
+  const float sum = team.sum(rows, [&](int64_t i) { return parts[i * width + place]; });
+  const int64_t packs = span / pack, in_span = place % span;
+  team.each(1, [&](int64_t) { out[place - in_span + in_span % packs * pack + in_span / packs] = sum; });
 }
 
 // ---- the gate of the MLP --------------------------------------------------------------------------------------------
@@ -400,18 +403,20 @@ GEMMA_SFT_ROW Bf16 rounded_at_random(float value, uint32_t random) {
   return Bf16{static_cast<uint16_t>((bits + (random & 0xffffu)) >> 16)};
 }
 
+// A weight as it goes into the pack that is stored: rounded at random it is a bf16 number, which storing keeps; else
+// storing rounds it.
 template <typename T>
-GEMMA_SFT_ROW void store_weight(T* to, float value, bool stochastic, uint64_t key, int64_t i);
+GEMMA_SFT_ROW float weight_to_store(float value, bool stochastic, uint64_t key, int64_t i);
 template <>
-GEMMA_SFT_ROW void store_weight<float>(float* to, float value, bool, uint64_t, int64_t) {
-  *to = value;
+GEMMA_SFT_ROW float weight_to_store<float>(float value, bool, uint64_t, int64_t) {
+  return value;
 }
 template <>
-GEMMA_SFT_ROW void store_weight<Bf16>(Bf16* to, float value, bool stochastic, uint64_t key, int64_t i) {
+GEMMA_SFT_ROW float weight_to_store<Bf16>(float value, bool stochastic, uint64_t key, int64_t i) {
+  if (!stochastic) return value;
   // Four elements share 64 bits.
   const auto place = static_cast<uint64_t>(i);
-  *to = stochastic ? rounded_at_random(value, static_cast<uint32_t>(random_bits(key, place / 4) >> (place % 4 * 16)))
-                   : narrowed(value);
+  return widened(rounded_at_random(value, static_cast<uint32_t>(random_bits(key, place / 4) >> (place % 4 * 16))));
 }
 
 // What all elements of a tensor share.
@@ -445,8 +450,9 @@ GEMMA_SFT_ROW void adamw_pack(const AdamWUpdate& update, const AdamWTensor& tens
     square.at[k] = factors.square_kept * square.at[k] + factors.square_part * gradient * gradient;
     const float root = sqrtf(square.at[k]) / factors.root_correction + factors.epsilon;
     weight.at[k] -= factors.step_size * mean.at[k] / root;
-    store_weight<T>(weights + k, weight.at[k], update.stochastic, tensor.random_key, i + k);
+    weight.at[k] = weight_to_store<T>(weight.at[k], update.stochastic, tensor.random_key, i + k);
   }
+  store<P>(weights, weight);
   store<P>(means, mean);
   store<P>(squares, square);
 }

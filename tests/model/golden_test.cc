@@ -119,7 +119,11 @@ TEST_P(GoldenCase, PackedEqualsPaddedTokenByToken) {
     logprobs.push_back(at::_log_softmax(at::cat(rows), -1, false));
   }
   const double error = logprobs[0].sub(logprobs[1]).abs().max().item<double>();
-  EXPECT_LE(error, 1e-5);
+  // A GPU's matrix products choose the order of their sums by the shape: there the layouts may be as far from each
+  // other as from the reference.
+  double bar = 1e-5;
+  if (!test_device().is_cpu()) bar = std::max(bar, case_.at("tolerances").at("logits_abs").get<double>());
+  EXPECT_LE(error, bar);
   RecordProperty("logprob_abs", std::to_string(error * 1e6) + "e-6");
 }
 

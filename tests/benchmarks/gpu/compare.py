@@ -32,12 +32,14 @@ SPEC_TFLOPS = 989.5  # dense bf16 of an H100 or H200 SXM
 RATE = 1e-5
 # Most that the mean of the timed steps' losses may differ by, relative: rounding, not another computation.
 LOSS_TOLERANCE = {"fp32": 1e-3, "bf16_mixed": 5e-3, "bf16": 2e-2}
+SEARCH_PART = 0.4  # most of a case's time that the search for micro-batches may take, where there is a limit
 
 
 def parse():
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="set by run.sh")
     parser.add_argument("--commit", default="unknown", help="set by run.sh")
+    parser.add_argument("--libraries", default="", help="set by run.sh: where our programs find theirs")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="models of toy size and few steps: does it run?")
     parser.add_argument("--cases", default="", help="of %s; default: all" % ", ".join(CASES))
@@ -51,7 +53,8 @@ def parse():
     parser.add_argument("--warm-up", type=int, default=10)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--launches", type=int, default=4, help="processes of each side, in order A B B A")
-    parser.add_argument("--minutes", type=float, default=0, help="begin no new launch after so many; 0: no limit")
+    parser.add_argument("--minutes", type=float, default=0,
+                        help="begin no new launch after so many; each case gets an equal part; 0: no limit")
     parser.add_argument("--out", type=pathlib.Path, default=None, help="default: results/DATE-GPU")
     arguments = parser.parse_args()
     if arguments.tiny:
@@ -71,6 +74,18 @@ def parse():
 
 def run(*command, **rest):
     return subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True, **rest).stdout
+
+
+def our_environment(arguments):
+    """What our programs run with. The other side's Python must not see these libraries: it has its own."""
+    if not arguments.libraries:
+        return dict(os.environ)
+    before = os.environ.get("LD_LIBRARY_PATH")
+    return dict(os.environ, LD_LIBRARY_PATH=arguments.libraries + (":" + before if before else ""))
+
+
+def run_ours(arguments, program, *words):
+    return run(arguments.bin / program, *words, env=our_environment(arguments))
 
 
 def gpu_name(arguments):
@@ -96,7 +111,13 @@ class GpuLog:
             return None
         self.process.terminate()
         self.process.wait()
-        used = [float(line.split(",")[5]) for line in self.path.read_text(encoding="utf-8").splitlines() if line.count(",") == 6]
+        used = []
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            cells = line.split(",")
+            try:
+                used.append(float(cells[5]))
+            except (IndexError, ValueError):  # cut off, or "[N/A]": not every driver tells
+                continue
         return int(max(used) * 2**20) if used else None
 
 
@@ -124,10 +145,10 @@ def make_model(arguments, work, preset, dtype):
         return folder
     tokenizer = work / "tokenizer"
     if not tokenizer.exists():
-        run(arguments.bin / "gemma-sft", "tokenizer", "train", "--corpus", ROOT / "configs/demo/corpus.txt", "--vocab-size", "768",
-            "--output", tokenizer, "--quiet")
-    run(arguments.bin / "gemma-sft", "model", "init", "--preset", preset, "--tokenizer", tokenizer, "--output", folder, "--dtype",
-        dtype, "--seed", "1", "--quiet")
+        run_ours(arguments, "gemma-sft", "tokenizer", "train", "--corpus", ROOT / "configs/demo/corpus.txt", "--vocab-size", "768",
+                 "--output", tokenizer, "--quiet")
+    run_ours(arguments, "gemma-sft", "model", "init", "--preset", preset, "--tokenizer", tokenizer, "--output", folder, "--dtype",
+             dtype, "--seed", "1", "--quiet")
     return folder
 
 
@@ -150,7 +171,8 @@ def make_rows(arguments, work, vocabulary, count):
 
 
 def our_launch(arguments, work, case, batch, recompute):
-    """(result, log) of one `gemma-sft train`."""
+    """(result, log) of one `gemma-sft train`, which is killed after the last step: of the final checkpoint and model that it
+    would write then, tens of gigabytes, nothing is wanted here."""
     folder = work / "run"
     shutil.rmtree(folder, ignore_errors=True)
     config = work / "run.yaml"
@@ -170,16 +192,23 @@ def our_launch(arguments, work, case, batch, recompute):
     log = work / "ours.log"
     begin = time.time()
     with open(log, "w", encoding="utf-8") as file:
-        process = subprocess.Popen([str(word) for word in command], stdout=file, stderr=file)
-    metrics, first = folder / "metrics.jsonl", None
+        process = subprocess.Popen([str(word) for word in command], stdout=file, stderr=file, env=our_environment(arguments))
+    metrics, first, wanted = folder / "metrics.jsonl", None, arguments.warm_up + arguments.steps
     while process.poll() is None:
-        if first is None and metrics.exists() and b"\n" in metrics.read_bytes():
+        written = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+        if first is None and written:
             first = time.time() - begin
+        if written >= wanted:
+            process.kill()
+            process.wait()
+            break
         time.sleep(0.005 if first is None else 0.2)
-    if process.returncode != 0:
+    # Whole lines only: it may have died in the middle of one.
+    steps = [json.loads(line) for line in metrics.read_text(encoding="utf-8").split("\n")[:-1]] if metrics.exists() else []
+    shutil.rmtree(folder, ignore_errors=True)
+    if len(steps) < wanted:
         return None, log
-    steps = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    timed = steps[arguments.warm_up:arguments.warm_up + arguments.steps]
+    timed = steps[arguments.warm_up:wanted]
     return {"first_step_s": first if first is not None else time.time() - begin,
             "seconds": sum(step["step_seconds"] for step in timed), "losses": [step["loss"] for step in steps],
             "tokens": sum(step["tokens"] for step in timed), "peak_allocated": max(step["peak_memory_bytes"] for step in steps)}, log
@@ -206,18 +235,25 @@ def their_launch(arguments, work, case, row, batch, recompute):
     return result, log
 
 
-def over(arguments):
-    return arguments.deadline is not None and time.time() > arguments.deadline
+def over(until):
+    return until is not None and time.time() >= until
 
 
-def best_shape(arguments, search, launch):
-    """The micro-batch, with or without recomputation, that is fastest in a short run; what was tried goes to `search`."""
+def part_of(until, part):
+    """When `part` of the time that is left until `until` will be over; None: never, as `until`."""
+    now = time.time()
+    return None if until is None else now + part * max(0.0, until - now)
+
+
+def best_shape(arguments, search, launch, until, end):
+    """The micro-batch, with or without recomputation, that is fastest in a short run; what was tried goes to `search`. Begins
+    no run after `until` once one has worked, and none after `end`."""
     short = argparse.Namespace(**vars(arguments))
     short.warm_up, short.steps = 2, 3
     best = None
     for recompute in (False, True):
         for batch in arguments.batches:
-            if over(arguments):
+            if over(end) or (best is not None and over(until)):
                 break
             result, log = launch(short, batch, recompute)
             rate = result["tokens"] / result["seconds"] if result else None
@@ -256,17 +292,17 @@ def summary(arguments, case, launches, gemm):
             "timed_loss": statistics.mean(good[0]["losses"][-max(1, len(good[0]["losses"]) // 2):])}
 
 
-def compare(arguments, out, work, name, preset, rank, precision, gemm):
-    dtype = "bf16" if precision == "bf16" else "fp32"
-    model = make_model(arguments, work, preset, dtype)
-    vocabulary = json.loads((model / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+def compare(arguments, out, work, name, model, rank, precision, gemm, end):
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    vocabulary = config["vocab_size"]
     step_rows = max(1, arguments.step_tokens // arguments.length)
     rows, lengths = make_rows(arguments, work, vocabulary, step_rows * (arguments.warm_up + arguments.steps))
-    flops = float(run(arguments.bin / "training_flops_of", model, rank, *lengths[:512])) / sum(lengths[:512])
+    flops = float(run_ours(arguments, "training_flops_of", model, rank, *lengths[:512])) / sum(lengths[:512])
     case = {"model": model, "rows": rows, "rank": rank, "precision": precision, "step_rows": step_rows, "flops_per_token": flops,
             "timed_tokens": sum(lengths[step_rows * arguments.warm_up:])}
     sides = {"gemma-sft": lambda a, batch, recompute: our_launch(a, work, case, batch, recompute)}
-    for row in arguments.rows:
+    rows_here = [row for row in arguments.rows if config["model_type"] in ROWS[row].get("models", (config["model_type"],))]
+    for row in rows_here:
         sides[row] = lambda a, batch, recompute, row=row: their_launch(a, work, case, row, batch, recompute)
 
     def with_own_tokens(launch):
@@ -281,15 +317,16 @@ def compare(arguments, out, work, name, preset, rank, precision, gemm):
         return short_launch
 
     results, search = {}, {}
-    for side, launch in sides.items():
+    search_end = part_of(end, SEARCH_PART)
+    for number, (side, launch) in enumerate(sides.items()):
         search[side] = []
-        kept = best_shape(arguments, search[side], with_own_tokens(launch))
+        kept = best_shape(arguments, search[side], with_own_tokens(launch), part_of(search_end, 1 / (len(sides) - number)), end)
         results[side] = {"shape": kept, "launches": []}
-    order = ["gemma-sft"] + arguments.rows
+    order = list(sides)
     for turn in range(arguments.launches):
         for side in order if turn % 2 == 0 else reversed(order):
             kept = results[side]["shape"]
-            if kept is None or over(arguments):
+            if kept is None or over(end):
                 continue
             label = "%s.%s.%s.%d" % (name, precision, side, turn + 1)
             print("  %s, micro-batch %d, recompute %s" % ((label,) + tuple(kept)), flush=True)
@@ -297,12 +334,15 @@ def compare(arguments, out, work, name, preset, rank, precision, gemm):
     for side in order:
         results[side]["summary"] = summary(arguments, case, results[side]["launches"], gemm)
     ours = results["gemma-sft"]["summary"]
-    for row in arguments.rows:
+    for row in rows_here:
         theirs = results[row]["summary"]
         if ours and theirs:
             difference = abs(ours["timed_loss"] - theirs["timed_loss"]) / abs(theirs["timed_loss"])
             results[row]["loss_difference"] = difference
             results[row]["losses_agree"] = difference <= LOSS_TOLERANCE[precision]
+    for row in arguments.rows:
+        if row not in sides:
+            results[row] = {"shape": None, "launches": [], "summary": None, "applies": False}
     return {"case": name, "precision": precision, "flops_per_token": flops, "search": search, "sides": results}
 
 
@@ -314,23 +354,38 @@ def lines_of(result):
     for side, made in result["sides"].items():
         total = made["summary"]
         if total is None:
-            yield (result["case"], result["precision"], side, "-", "-", "did not run") + ("-",) * 8
+            why = "did not run" if made.get("applies", True) else "does not apply"
+            yield (result["case"], result["precision"], side, "-", "-", why) + ("-",) * 8
             continue
         agree = {None: "", True: "yes", False: "NO: no speed counts"}[made.get("losses_agree")]
         yield (result["case"], result["precision"], side, str(made["shape"][0]), "yes" if made["shape"][1] else "no",
                "%.0f" % total["tokens_per_s"], "%.0f-%.0f" % tuple(total["range"]), "%.1f" % total["tflops"],
                "%.1f %%" % (100 * total["mfu_of_spec"]), "%.1f %%" % (100 * total["mfu_of_gemm"]),
-               "%.2f" % (total["peak_allocated"] / 2**30), "%.2f" % (total["nvml_used"] / 2**30), "%.1f" % total["first_step_s"],
-               agree)
+               "%.2f" % (total["peak_allocated"] / 2**30), "%.2f" % (total["nvml_used"] / 2**30) if total["nvml_used"] else "-",
+               "%.1f" % total["first_step_s"], agree)
+
+
+def write_results(arguments, out, document):
+    """results.json and README.md with the table, whose lines are returned."""
+    (out / "results.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+    for result in document["results"]:
+        lines += ["| " + " | ".join(cells) + " |" for cells in lines_of(result)]
+    heading = "# %s, %s\n\nCommit %s. `run.sh %s`. Measured GEMM: %.1f TFLOP/s.\n\n" % (
+        document["gpu"], document["date"], arguments.commit, document["command"], document["gemm_tflops"])
+    if arguments.tiny:
+        heading += "A dry run with models of toy size: it shows that the command works, and measures nothing.\n\n"
+    (out / "README.md").write_text(heading + "\n".join(lines) + "\n", encoding="utf-8")
+    return lines
 
 
 def command_of(words):
     """The options as the user gave them, without what run.sh adds."""
     kept, skip = [], False
     for word in words:
-        if not skip and word not in ("--bin", "--commit"):
+        if not skip and word not in ("--bin", "--commit", "--libraries"):
             kept.append(word)
-        skip = word in ("--bin", "--commit")
+        skip = word in ("--bin", "--commit", "--libraries")
     return " ".join(kept)
 
 
@@ -348,22 +403,25 @@ def main():
                 "command": command_of(sys.argv[1:]), "gemm_tflops": gemm, "spec_tflops": SPEC_TFLOPS, "set": arguments.set,
                 "length": arguments.length, "step_tokens": arguments.step_tokens, "tiny": arguments.tiny, "results": []}
     print("%s, commit %s, GEMM %.1f TFLOP/s" % (document["gpu"], arguments.commit, gemm), flush=True)
-    for case, (preset, rank, precisions) in arguments.cases.items():
-        for precision in arguments.precisions.split(",") if arguments.precisions else precisions:
-            print("%s %s" % (case, precision), flush=True)
-            document["results"].append(compare(arguments, out, work, case, preset, rank, precision, gemm))
-            (out / "results.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    for result in document["results"]:
-        lines += ["| " + " | ".join(cells) + " |" for cells in lines_of(result)]
-    heading = "# %s, %s\n\nCommit %s. `run.sh %s`. Measured GEMM: %.1f TFLOP/s.\n\n" % (
-        document["gpu"], date, arguments.commit, document["command"], gemm)
-    if arguments.tiny:
-        heading += "A dry run with models of toy size: it shows that the command works, and measures nothing.\n\n"
-    (out / "README.md").write_text(heading + "\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    every = [(case, preset, rank, precision) for case, (preset, rank, precisions) in arguments.cases.items()
+             for precision in (arguments.precisions.split(",") if arguments.precisions else precisions)]
+    for number, (case, preset, rank, precision) in enumerate(every):
+        if over(arguments.deadline):
+            print("%s %s: NOT RUN: out of time" % (case, precision), flush=True)
+            continue
+        print("%s %s" % (case, precision), flush=True)
+        end = part_of(arguments.deadline, 1 / (len(every) - number))
+        model = make_model(arguments, work, preset, "bf16" if precision == "bf16" else "fp32")
+        try:
+            document["results"].append(compare(arguments, out, work, case, model, rank, precision, gemm, end))
+        finally:
+            shutil.rmtree(model, ignore_errors=True)  # up to 17 GB, and the next case's does not fit beside it everywhere
+        write_results(arguments, out, document)  # a table a case: the machine may stop at any time
+    print("\n".join(write_results(arguments, out, document)))
     print("written: %s" % out)
-    return 0 if all(made["summary"] for result in document["results"] for made in result["sides"].values()) else 1
+    good = all(made["summary"] or not made.get("applies", True)
+               for result in document["results"] for made in result["sides"].values())
+    return 0 if good and len(document["results"]) == len(every) else 1
 
 
 if __name__ == "__main__":

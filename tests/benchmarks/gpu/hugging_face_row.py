@@ -10,13 +10,14 @@ import time
 BEGIN = time.time()
 
 # What each row changes. The rest is the same for all: fused AdamW, clipping at 1, TRL's own chunked loss, TF32 on.
+# models: the model_type that the row can be had for, where that is not all.
 ROWS = {
     "eager": {"attention": "eager"},
     "sdpa": {"attention": "sdpa"},
     "sdpa+compile": {"attention": "sdpa", "compile": True},
     "sdpa+liger": {"attention": "sdpa", "liger": True},
     "sdpa+liger+compile": {"attention": "sdpa", "liger": True, "compile": True},
-    "sdpa+cce": {"attention": "sdpa", "cce": True},
+    "sdpa+cce": {"attention": "sdpa", "cce": True, "models": ("gemma2",)},  # cce_patch knows no other Gemma
     "flash": {"attention": "flash_attention_2", "padding_free": True},
     "flash+liger": {"attention": "flash_attention_2", "padding_free": True, "liger": True},
     "unsloth": {"unsloth": True},
@@ -130,7 +131,8 @@ def main():
                        optim="adamw_torch_fused", packing=False, max_length=None, padding_free=row.get("padding_free", False),
                        gradient_checkpointing=arguments.recompute, bf16=arguments.precision == "bf16_mixed",
                        tf32=True if on_gpu else None, use_liger_kernel=row.get("liger", False),
-                       torch_compile=row.get("compile", False), logging_steps=1 if not on_gpu else 10, save_strategy="no",
+                       torch_compile=row.get("compile", False),
+                       logging_steps=min(10, arguments.warm_up + arguments.steps) if on_gpu else 1, save_strategy="no",
                        report_to=[], disable_tqdm=True, dataloader_num_workers=4 if on_gpu else 0,
                        dataloader_pin_memory=on_gpu)
     clock = Clock()

@@ -67,7 +67,8 @@ void expect_equal(const Layer& layer, const std::vector<at::Tensor>& inputs) {
   }
 }
 
-// Widths that packs of 16 bytes fill and others; fewer and more rows than parts of the weight's gradient (512).
+// Widths that packs of 16 bytes fill and others; fewer rows than parts of the weight's gradient and, at a width of 2048
+// (512 parts), more.
 TEST(FusedLayers, ANormEqualsLibTorchsOperatorsForwardAndBackward) {
   at::manual_seed(7);
   for (const int64_t width : {7, 64, 1152, 2048, 9000}) {

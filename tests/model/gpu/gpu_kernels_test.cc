@@ -103,15 +103,19 @@ void check_norm(const Device& device, int64_t rows, int64_t width, size_t offset
   const auto weight = arrays.numbers<Bf16>(width, 0.5);
   const Values scale = {arrays.place(weight), true};
   T *sum = arrays.space<T>(rows * width), *out = arrays.space<T>(rows * width), *made = arrays.space<T>(rows * width);
+  T* frozen = arrays.space<T>(rows * width);
   float* inverse = arrays.space<float>(rows);
-  const int64_t parts = device.kernels->parts(rows);
+  const int64_t parts = device.kernels->parts(rows, width);
   float *weight_parts = arrays.space<float>(parts * width), *weight_gradient = arrays.space<float>(width);
   rows_of<T>(device).norm({arrays.place(x), arrays.place(residual), scale, 1e-6f, rows, width, sum, out, inverse},
                           nullptr);
   rows_of<T>(device).norm_backward({arrays.place(gradient), arrays.place(sum_gradient), sum, inverse, scale, rows,
                                     width, made, weight_parts, weight_gradient},
                                    nullptr);
-  const auto sums = arrays.read(sum), outs = arrays.read(out), mades = arrays.read(made);
+  rows_of<T>(device).norm_backward(
+      {arrays.place(gradient), arrays.place(sum_gradient), sum, inverse, scale, rows, width, frozen, nullptr, nullptr},
+      nullptr);
+  const auto sums = arrays.read(sum), outs = arrays.read(out), mades = arrays.read(made), alone = arrays.read(frozen);
   const auto weight_gradients = arrays.read(weight_gradient);
   std::vector<double> expected_weight(static_cast<size_t>(width));
   for (int64_t r = 0; r < rows; ++r) {
@@ -134,7 +138,9 @@ void check_norm(const Device& device, int64_t rows, int64_t width, size_t offset
       expect_near(outs[at(i)], unit * w(i), kTolerance<T> * 8, "norm");
       const double x_gradient =
           (to_float(gradient[at(i)]) * w(i) - unit * along) * factor + to_float(sum_gradient[at(i)]);
-      expect_near(mades[at(i)], x_gradient, kTolerance<T> * 8 * std::max(1.0, factor), "norm's gradient");
+      const double bar = kTolerance<T> * 8 * std::max(1.0, factor);
+      expect_near(mades[at(i)], x_gradient, bar, "norm's gradient");
+      expect_near(alone[at(i)], x_gradient, bar, "norm's gradient, its weight frozen");
     }
   }
   for (size_t i = 0; i < expected_weight.size(); ++i) {
@@ -156,16 +162,19 @@ void check_head(const Device& device, int64_t tokens, int64_t heads, int64_t hal
   const auto weight = arrays.numbers<float>(dim, 0.5);
   const Values scale = {norms ? arrays.place(weight) : nullptr, false};
   float* inverse = norms ? arrays.space<float>(rows) : nullptr;
-  const int64_t parts = device.kernels->parts(rows);
+  const int64_t parts = device.kernels->parts(rows, dim);
   float* weight_parts = norms ? arrays.space<float>(parts * dim) : nullptr;
   float* weight_gradient = norms ? arrays.space<float>(dim) : nullptr;
-  T *out = arrays.space<T>(rows * dim), *made = arrays.space<T>(rows * dim);
+  T *out = arrays.space<T>(rows * dim), *made = arrays.space<T>(rows * dim), *frozen = arrays.space<T>(rows * dim);
   const T *at_x = arrays.place(x), *at_cos = arrays.place(cos), *at_sin = arrays.place(sin);
   rows_of<T>(device).head({at_x, scale, 1e-6f, at_cos, at_sin, tokens, heads, half, out, inverse}, nullptr);
   rows_of<T>(device).head_backward({arrays.place(gradient), norms ? at_x : nullptr, inverse, scale, at_cos, at_sin,
                                     tokens, heads, half, made, weight_parts, weight_gradient},
                                    nullptr);
-  const auto outs = arrays.read(out), mades = arrays.read(made);
+  rows_of<T>(device).head_backward({arrays.place(gradient), norms ? at_x : nullptr, inverse, scale, at_cos, at_sin,
+                                    tokens, heads, half, frozen, nullptr, nullptr},
+                                   nullptr);
+  const auto outs = arrays.read(out), mades = arrays.read(made), alone = arrays.read(frozen);
   std::vector<double> expected_weight(static_cast<size_t>(dim));
   for (int64_t r = 0; r < rows; ++r) {
     double squares = 0, along = 0;
@@ -196,8 +205,9 @@ void check_head(const Device& device, int64_t tokens, int64_t heads, int64_t hal
     for (int64_t i = 0; i < dim; ++i) {
       const double given = back[static_cast<size_t>(i)];
       const double expected = norms ? (given * w(i) - value(x, i) * factor * along) * factor : given;
-      expect_near(mades[static_cast<size_t>(r * dim + i)], expected, kTolerance<T> * 12 * std::max(1.0, factor),
-                  "head's gradient");
+      const double bar = kTolerance<T> * 12 * std::max(1.0, factor);
+      expect_near(mades[static_cast<size_t>(r * dim + i)], expected, bar, "head's gradient");
+      expect_near(alone[static_cast<size_t>(r * dim + i)], expected, bar, "head's gradient, its weight frozen");
     }
   }
   if (norms) {
@@ -402,11 +412,11 @@ void check_adamw(const Device& device, size_t offset) {
 // A step far below half a unit of the last place of bf16: rounding to nearest loses it every time, rounding at random
 // keeps it on average.
 void check_stochastic_rounding(const Device& device) {
-  Arrays arrays(device, 1, 0);
   constexpr int64_t kCount = 40000;
   const std::vector<Bf16> ones(kCount, narrowed<Bf16>(1.0)), zeros(kCount, narrowed<Bf16>(0.0));
-  const float* first_step = arrays.place(std::vector<float>{1.0f});
-  const auto updated = [&](bool stochastic, uint64_t key) {
+  const auto updated = [&](bool stochastic, uint64_t key, size_t offset = 0) {
+    Arrays arrays(device, 1, offset);
+    const float* first_step = arrays.place(std::vector<float>{1.0f});
     AdamWUpdate update = make_update(1, 1e-4, 0.999);
     // Gradient 1 from zero moments: the step is the rate.
     update.tensors[0] = {
@@ -430,6 +440,7 @@ void check_stochastic_rounding(const Device& device) {
     return std::equal(a.begin(), a.end(), b.begin(), [](Bf16 x, Bf16 y) { return x.bits == y.bits; });
   };
   EXPECT_TRUE(same(rounded, updated(true, 7)));
+  EXPECT_TRUE(same(rounded, updated(true, 7, 1))) << "one value at a time is rounded like eight at once";
   EXPECT_FALSE(same(rounded, updated(true, 8)));
 }
 
@@ -473,6 +484,7 @@ void check_all(const Device& device) {
     }
     check_adamw<T>(device, offset);
   }
+  check_norm<T>(device, 520, 2304, 0);  // parts of the weight's gradient that have several rows
   // In the middle of a pack, and where it is the first or the last value that a lane sees.
   for (const size_t at : {0, 21, 23, 39}) {
     for (const int64_t vocabulary : {40, 41}) check_not_a_number<T>(device, vocabulary, at);
@@ -487,9 +499,20 @@ class GpuKernelsOn : public ::testing::TestWithParam<std::string> {
   }
 };
 
-TEST_P(GpuKernelsOn, EqualTheFormulasInFp64WithFp32) { check_all<float>(device()); }
+TEST_P(GpuKernelsOn, EqualTheFormulasInFp64WithFp32) {
+  check_all<float>(device());
+  check_head<float>(device(), 1370, 3, 128, true, 0);  // as above, of a head's norm
+}
 TEST_P(GpuKernelsOn, EqualTheFormulasInFp64WithBf16) { check_all<Bf16>(device()); }
 TEST_P(GpuKernelsOn, RoundAtRandomWithoutBias) { check_stochastic_rounding(device()); }
+// Else a head's norm would leave most of a large chip idle.
+TEST_P(GpuKernelsOn, SplitNarrowRowsIntoMoreParts) {
+  const auto parts = device().kernels->parts;
+  EXPECT_EQ(parts(65536, 256), 4096);
+  EXPECT_EQ(parts(300, 256), 300);
+  EXPECT_EQ(parts(8192, 2048), 512);
+  EXPECT_EQ(parts(8192, 9216), 512);
+}
 
 std::vector<std::string> tables() {
   std::vector<std::string> names = {"host"};
