@@ -555,11 +555,6 @@ class ConfigLoader {
       report(*given("dataset.parse_control_tokens"), "dataset.parse_control_tokens",
              "has no effect with dataset.format: tokens, whose rows are ids already; remove it");
     }
-    if (config.dataset.validation_path && config.dataset.validation_path == config.dataset.data_path) {
-      warn(*given("dataset.validation_path"), "dataset.validation_path",
-           "is the file that is trained on, so the evaluation loss says nothing about other rows; name another, or "
-           "set dataset.validation_fraction");
-    }
     const bool validates = config.dataset.validation_path || config.dataset.validation_fraction > 0;
     if (validates || was_tried("dataset.validation_path") || was_tried("dataset.validation_fraction")) {
       return;

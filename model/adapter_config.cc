@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 
+#include "configs/configured_path.h"
 #include "configs/error.h"
 #include "configs/module_pattern.h"
 #include "data/files/file_system.h"
@@ -192,6 +193,10 @@ void require_continuation(const LoraOptions& asked, const fs::path& folder, cons
                   "{}, rslora: {}, target_modules: [{}]}}",
                   folder.string(), different, stored.rank, stored.alpha, stored.rslora,
                   fmt::join(stored.target_modules, ", ")));
+}
+
+std::filesystem::path find_initial_adapter(const LoraSection& lora, const std::filesystem::path& config_file) {
+  return find_configured_path(*lora.init_from, config_file).value_or(*lora.init_from);
 }
 
 std::string adapter_base_name(const fs::path& folder) {

@@ -21,6 +21,9 @@ LoraOptions load_adapter_config(const std::filesystem::path& folder);
 // another rank or scale, or means other layers of the model; Error(kModel) as load_adapter_config. Dropout is free.
 void require_continuation(const LoraOptions& asked, const std::filesystem::path& folder, const GemmaConfig& config);
 
+// lora.init_from, which is given: found as every path of a configuration file is, else as it stands.
+std::filesystem::path find_initial_adapter(const LoraSection& lora, const std::filesystem::path& config_file);
+
 // "base_model_name_or_path" of a PEFT folder; empty when it says nothing.
 std::string adapter_base_name(const std::filesystem::path& folder);
 

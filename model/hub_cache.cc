@@ -151,9 +151,7 @@ std::vector<std::string> absent_files(const fs::path& repository, const std::str
 
 fs::path require_snapshot(const std::string& id, const std::optional<std::string>& revision) {
   const fs::path cache = cache_folder();
-  std::string folder = "models--" + id;
-  folder.replace(folder.find('/'), 1, "--");
-  const fs::path repository = cache / folder;
+  const fs::path repository = cache / cache_folder_name(id);
   const std::string wanted = revision.value_or("main");
   if (!is_revision(wanted)) {
     throw Error(ErrorKind::kModel,
@@ -186,6 +184,12 @@ fs::path require_snapshot(const std::string& id, const std::optional<std::string
 }
 
 }  // namespace
+
+std::string cache_folder_name(const std::string& hub_id) {
+  std::string name = "models--" + hub_id;
+  if (const size_t slash = name.find('/'); slash != std::string::npos) name.replace(slash, 1, "--");
+  return name;
+}
 
 fs::path require_model_folder(const std::string& model, const std::optional<std::string>& revision) {
   // Names can come from files (an adapter's config names its base): the system would read this one up to the NUL.

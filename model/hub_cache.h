@@ -20,4 +20,7 @@ std::filesystem::path require_model_folder(const std::string& model, const std::
 // Error(kModel).
 std::filesystem::path find_base_model(const ModelSection& model, const std::filesystem::path& config_file);
 
+// The folder of a hub id in the cache: "models--google--gemma-2b-it".
+std::string cache_folder_name(const std::string& hub_id);
+
 }  // namespace gemma_sft

@@ -24,9 +24,8 @@ int64_t kept_values_per_token(const GemmaConfig& config) {
 
 ActivationPlan plan_activations(const GemmaConfig& config, const ActivationNeed& need, int64_t available_bytes) {
   const int64_t fixed = kCopiesOfTrainedWeights * need.trained_weights * need.weight_bytes + need.other_bytes;
-  const int64_t kept = need.micro_batch_tokens * need.value_bytes * kept_values_per_token(config) +
-                       static_cast<int64_t>(static_cast<double>(need.micro_batch_tokens) * need.more_bytes_per_token) +
-                       need.more_bytes;
+  const int64_t per_token = need.value_bytes * kept_values_per_token(config) + need.more_bytes_per_token;
+  const int64_t kept = need.micro_batch_tokens * per_token + need.more_bytes;
   const int64_t input = need.micro_batch_tokens * need.value_bytes * config.hidden_size;
   const auto needed = [&](int64_t recomputed) {
     // While one of them is computed again, it keeps what it kept the first time.

@@ -16,7 +16,7 @@ struct ActivationNeed {
   int64_t weight_bytes = 4;  // of the trained weights' dtype; gradients and moments have it too
   // What a block keeps for its backward pass besides kept_values_per_token, unless it is computed again: bytes a token
   // (inputs under LoRA's dropout and their masks), and bytes (its weights in the compute dtype, where that is another).
-  double more_bytes_per_token = 0;
+  int64_t more_bytes_per_token = 0;
   int64_t more_bytes = 0;
   int64_t other_bytes = 0;  // what else will be allocated, such as a chunk of logits
 };

@@ -9,6 +9,7 @@
 #include "configs/model_name.h"
 #include "data/files/digest_list.h"
 #include "data/files/folder_entry.h"
+#include "model/hub_cache.h"
 #include "model/weights.h"
 #include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/run_tensors.h"
@@ -23,12 +24,10 @@ namespace fs = std::filesystem;
 // What the names of temporary folders begin with. `target` is a plain path.
 std::string hidden_prefix(const fs::path& target) { return fmt::format(".{}.", target.filename().string()); }
 
-// The cache keeps a commit of owner/name in models--owner--name/snapshots/<commit>.
+// The cache keeps a commit in <folder of the id>/snapshots/<commit>.
 bool is_snapshot_of(const std::string& hub_id, const fs::path& folder) {
-  std::string name = "models--" + hub_id;
-  if (const size_t slash = name.find('/'); slash != std::string::npos) name.replace(slash, 1, "--");
   const fs::path snapshots = folder.parent_path();
-  return snapshots.filename() == "snapshots" && snapshots.parent_path().filename() == name;
+  return snapshots.filename() == "snapshots" && snapshots.parent_path().filename() == cache_folder_name(hub_id);
 }
 
 }  // namespace

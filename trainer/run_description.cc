@@ -8,6 +8,7 @@
 #include "data/records/manifest.h"
 #include "trainer/run/run_manifest.h"
 #include "trainer/run/skipped_rows.h"
+#include "trainer/run/utf8_json.h"
 
 namespace gemma_sft {
 namespace {
@@ -46,8 +47,7 @@ void write_data_report(const fs::path& folder, const TrainSetup& setup, FileSyst
   if (setup.validation_index && setup.validation_index != setup.index) {
     report["validation"] = report_of(*setup.validation_index, /*trained=*/false);
   }
-  write_file_durably(files, folder / "data_report.json",
-                     report.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+  write_file_durably(files, folder / "data_report.json", utf8_json(report, 2) + "\n");
 }
 
 void write_run_description(const fs::path& folder, const TrainRequest& request, const TrainSetup& setup,

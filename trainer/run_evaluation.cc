@@ -12,6 +12,7 @@
 #include "trainer/generator.h"
 #include "trainer/inference_model.h"
 #include "trainer/input_rows.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/stop_signal.h"
 
 namespace gemma_sft {
@@ -151,7 +152,7 @@ std::string to_json(const EvaluatedRow& row) {
                                            {"generated", row.generated},
                                            {"correct", row.correct}};
   // As for a generated row: the id may hold a file's name, which may be any bytes.
-  return document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return utf8_json(document);
 }
 
 }  // namespace gemma_sft

@@ -9,6 +9,7 @@
 #include "trainer/generator.h"
 #include "trainer/inference_model.h"
 #include "trainer/input_rows.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/stop_signal.h"
 #include "trainer/training_failure.h"
 
@@ -119,7 +120,7 @@ void run_generation(const GenerationRequest& request, const std::function<void(c
 std::string to_json(const GeneratedRow& row) {
   const nlohmann::ordered_json document = {{"id", row.id}, {"output_ids", row.output_ids}, {"text", row.text}};
   // The id of a row without one holds the file's name, which may be any bytes.
-  return document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return utf8_json(document);
 }
 
 }  // namespace gemma_sft

@@ -21,6 +21,7 @@
 #include "model/gemma.h"
 #include "model/weights.h"
 #include "trainer/device.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/training_failure.h"
 
 namespace gemma_sft {
@@ -139,7 +140,7 @@ std::string to_json(const SelftestResult& result) {
                                            {"grad_max_rel_err", result.grad_max_rel_err},
                                            {"worst_grad", result.worst_grad},
                                            {"ok", result.ok}};
-  return document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return utf8_json(document);
 }
 
 }  // namespace gemma_sft

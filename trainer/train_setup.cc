@@ -6,11 +6,12 @@
 
 #include <algorithm>
 
-#include "configs/choice_names.h"
 #include "configs/configured_path.h"
 #include "configs/error.h"
+#include "data/batches/index_warnings.h"
 #include "data/files/utf8.h"
 #include "data/records/manifest.h"
+#include "model/adapter_config.h"
 #include "model/chunked_cross_entropy.h"
 #include "model/hub_cache.h"
 #include "model/lora_targets.h"
@@ -52,41 +53,8 @@ fs::path require_validation_file(const std::string& configured, const fs::path& 
   throw Error(ErrorKind::kData, fmt::format("Dataset file not found: {} (dataset.validation_path)", configured));
 }
 
-std::string name_places(const std::string& file, const std::vector<uint32_t>& lines) {
-  constexpr size_t kMostNamed = 5;
-  std::string names;
-  for (size_t i = 0; i < std::min(lines.size(), kMostNamed); ++i) {
-    names += fmt::format("{}{}:{}", i == 0 ? "" : ", ", file, lines[i]);
-  }
-  return names + (lines.size() > kMostNamed ? ", ..." : "");
-}
-
 void warn_about(const DatasetIndex& index, RunObserver& observer) {
-  if (index.skipped_rows > 0) {
-    observer.on_warning(fmt::format("{}: {} rows skipped (the first: {}); {} in the run folder lists them", index.file,
-                                    index.skipped_rows, index.skipped.front().message, kSkippedRowsName));
-  }
-  if (!index.truncated.empty()) {
-    observer.on_warning(fmt::format(
-        "{}: {} rows cut to model.max_seq_length, {} of them in their targets: {}", index.file, index.truncated.size(),
-        index.truncated_targets.size(),
-        name_places(index.file, index.truncated_targets.empty() ? index.truncated : index.truncated_targets)));
-  }
-  if (!index.unread_fields.empty()) {
-    std::string fields;
-    for (const auto& [name, rows] : index.unread_fields) {
-      fields += fmt::format("{}{} ({} rows)", fields.empty() ? "" : ", ", name, rows);
-    }
-    observer.on_warning(
-        fmt::format("{}: fields that dataset.format: {} does not read, so that nothing in them is "
-                    "trained on: {}",
-                    index.file, choice_name(index.format), fields));
-  }
-  if (!index.control_text.empty()) {
-    observer.on_warning(fmt::format("{}: {} rows spell a control token such as <start_of_turn> in their text: {}",
-                                    index.file, index.control_text.size(),
-                                    name_places(index.file, index.control_text)));
-  }
+  for (const std::string& warning : index_warnings(index, kSkippedRowsName)) observer.on_warning(warning);
 }
 
 // Evaluations that were asked for and cannot be, or say nothing.
@@ -114,11 +82,6 @@ void require_utf8(const std::string& what, const fs::path& path, const std::stri
                           quoted_excerpt(path.native(), 500), remedy));
 }
 
-// The PEFT folder to continue from, found as every path of a configuration file is.
-fs::path init_folder(const LoraSection& lora, const fs::path& config_file) {
-  return find_configured_path(*lora.init_from, config_file).value_or(*lora.init_from);
-}
-
 }  // namespace
 
 int64_t count_targets(const std::vector<IndexedRow>& rows) {
@@ -138,7 +101,7 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
   require_utf8("model.base_model", fs::weakly_canonical(setup.model_folder));
   setup.model_config = load_gemma_config(setup.model_folder);
   if (config.lora.rank > 0 && config.lora.init_from) {
-    require_continuation(lora_options(config.lora), init_folder(config.lora, config_file), setup.model_config);
+    require_continuation(lora_options(config.lora), find_initial_adapter(config.lora, config_file), setup.model_config);
   }
   ModelDigest model_digest(setup.model_folder);  // while the rows are read
   setup.tokenizer = Tokenizer::load(setup.model_folder);
@@ -205,7 +168,7 @@ Gemma load_model(const TrainSetup& setup, const RunConfig& config, const fs::pat
     model.emplace(setup.model_config, options);
     load_weights(*model, setup.model_folder, throw_if_stopped);
     if (lora) model->add_lora(lora_options(config.lora), config.training.seed);
-    if (lora && config.lora.init_from) load_adapter(*model, init_folder(config.lora, config_file));
+    if (lora && config.lora.init_from) load_adapter(*model, find_initial_adapter(config.lora, config_file));
   });
   model->set_training(true);
   return std::move(*model);
@@ -236,8 +199,7 @@ ActivationNeed activation_need(const Gemma& model, const LargestMicroBatch& larg
   }
   // A frozen matrix is cast again in the backward pass.
   if (is_cast && !model.has_lora()) need.more_bytes = matrices / shape.num_layers * need.value_bytes;
-  need.more_bytes_per_token =
-      static_cast<double>(dropped_inputs * (need.value_bytes + 1)) / static_cast<double>(shape.num_layers);
+  need.more_bytes_per_token = dropped_inputs * (need.value_bytes + 1) / shape.num_layers;
   return need;
 }
 

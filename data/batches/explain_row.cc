@@ -81,6 +81,7 @@ RowExplanation explain_row(const std::string& file, int64_t row, std::shared_ptr
   RowExplanation explanation;
   explanation.id = example.id;
   explanation.place = example.place;
+  explanation.unread_fields = example.unread_fields;
   if (unfit) explanation.problem = fmt::format("{}: {}", unfit->field, unfit->what);
   explanation.spells_control_token = std::any_of(example.turns.begin(), example.turns.end(), [&](const Turn& turn) {
     return tokenizer->spells_control_token(turn.text);

@@ -29,7 +29,8 @@ struct RowExplanation {
   int64_t target_tokens = 0;
   int64_t cut_tokens = 0;  // cut off by dataset.on_long: truncate
   bool spells_control_token = false;
-  std::string problem;  // why training would refuse the row, its length apart; "": it would not
+  std::vector<std::string> unread_fields;  // as in Example
+  std::string problem;                     // why training would refuse the row, its length apart; "": it would not
 };
 
 // `row` counts the rows of the file (blank lines are none) from 1. A row longer than max_seq_length is shown cut when

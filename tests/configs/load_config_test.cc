@@ -280,9 +280,6 @@ TEST(LoadConfig, WhatTrainsOtherwiseThanItLooksIsAWarning) {
   for (const char* chosen : {"  stochastic_rounding: false\n", "  stochastic_rounding: true\n", "lora: {rank: 4}\n"}) {
     EXPECT_EQ(warnings(std::string("training:\n  precision: bf16\n") + chosen), "") << chosen;
   }
-  EXPECT_EQ(warnings("  validation_path: train.jsonl\n"),
-            "c.yaml:5:20: dataset.validation_path: is the file that is trained on, so the evaluation loss says nothing "
-            "about other rows; name another, or set dataset.validation_fraction\n");
 }
 
 TEST(LoadConfig, OtherWordsForAValueGetTheRightOne) {

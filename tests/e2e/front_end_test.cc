@@ -161,6 +161,8 @@ TEST(FrontEnd, ExplainJudgesARowAsTrainingDoes) {
     return gemma_sft_run(words, {.folder = dir.path()});
   };
   EXPECT_EQ(explain("1").err, "");
+  dir.write("more.jsonl", "{\"input_ids\":[1,2],\"loss_mask\":[0,1],\"weight\":0}\n");
+  EXPECT_THAT(explain("1", {"--data", "more.jsonl"}).err, HasSubstr("fields of the row that are not read: weight"));
   EXPECT_THAT(explain("2").err,
               HasSubstr("rows.jsonl:2:17: input_ids[1]: expected an id of the vocabulary, 0 to 9998"));
   const ProcessResult longer = explain("1", {"--set", "model.max_seq_length=129"});

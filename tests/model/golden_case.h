@@ -20,8 +20,8 @@ using NamedTensors = std::map<std::string, at::Tensor>;
 std::vector<std::string> golden_case_names();
 std::filesystem::path golden_folder(const std::string& name);
 nlohmann::json read_golden_json(const std::string& name);  // its case.json
-// The CPU, or what GEMMA_SFT_TEST_DEVICE names ("cuda"): tests/gpu/run.sh runs these tests on a GPU, with the same
-// bars.
+// The CPU, or what GEMMA_SFT_TEST_DEVICE names ("cuda"): tests/gpu/run.sh runs these tests on a GPU. Its bars
+// are the CPU's, but for packed against padded.
 at::Device test_device();
 // On test_device().
 Gemma load_golden_model(const std::string& name, const GemmaOptions& options = {});

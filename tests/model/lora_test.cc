@@ -8,6 +8,7 @@
 #include <set>
 
 #include "configs/error.h"
+#include "configs/module_pattern.h"
 #include "model/linear.h"
 #include "model/lora_targets.h"
 #include "tests/model/tiny_models.h"
@@ -44,6 +45,7 @@ TEST(LoraPattern, TheLayersAreThoseOfEveryModel) {
     for (size_t i = 0; i < layers.size(); ++i) {
       EXPECT_EQ(matrices[2 * i].name, "base_model.model." + layers[i].path + ".lora_A.weight");
       EXPECT_EQ(matrices[2 * i].tensor.size(1), layers[i].in);
+      EXPECT_EQ(target_problem(layers[i].path), "");  // a configuration may name each
       EXPECT_EQ(matrices[2 * i + 1].tensor.size(0), layers[i].out);
     }
   }

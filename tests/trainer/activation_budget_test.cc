@@ -44,11 +44,11 @@ TEST(ActivationBudget, RecomputesNoMoreBlocksThanNeeded) {
 TEST(ActivationBudget, WhatABlockKeepsBesidesGoesWithIt) {
   ActivationNeed need{.micro_batch_tokens = 5, .value_bytes = 2};
   const int64_t bare = plan_activations(small(false), need, int64_t{1} << 40).needed_bytes;
-  need.more_bytes_per_token = 1.5;
+  need.more_bytes_per_token = 3;
   need.more_bytes = 1000;
-  EXPECT_EQ(plan_activations(small(false), need, int64_t{1} << 40).needed_bytes, bare + 4 * (7 + 1000));
+  EXPECT_EQ(plan_activations(small(false), need, int64_t{1} << 40).needed_bytes, bare + 4 * (15 + 1000));
   // All recomputed: one at a time keeps it.
-  EXPECT_EQ(plan_activations(small(false), need, 10).needed_bytes, 3640 + 7 + 1000 + 4 * 100);
+  EXPECT_EQ(plan_activations(small(false), need, 10).needed_bytes, 3640 + 15 + 1000 + 4 * 100);
 }
 
 TEST(ActivationBudget, SaysWhenNothingSuffices) {

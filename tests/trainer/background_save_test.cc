@@ -58,6 +58,13 @@ class Gate : public RunObserver {
   std::atomic<bool> opened_in_time_ = false;
 };
 
+// Ends the run in its step 5.
+struct Step5Thrower : RunObserver {
+  void on_step(const StepRecord& record) override {
+    if (record.step == 5) throw Error(ErrorKind::kNonFinite, "step 5 went wrong");
+  }
+};
+
 class BackgroundSaveTest : public ::testing::Test {
  protected:
   RunResult train(std::vector<std::string> assignments, FileSystem& files = real_file_system(),
@@ -76,6 +83,20 @@ class BackgroundSaveTest : public ::testing::Test {
              entry.first.ends_with("/state.json");
     });
     return digests;
+  }
+  // While the save of step 4, which fails, is still under way.
+  void expect_step_5_to_be_told(Step5Thrower& thrower) {
+    Gate gate(4, 5);
+    HookedFileSystem files([&](const fs::path& path) {
+      gate.before_create(path);
+      if (is_weights_of(path, 4)) throw file_error("creating", path, 28);
+    });
+    try {
+      train({kInBackground}, files, {&gate, &thrower});
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_STREQ(error.what(), "step 5 went wrong");
+    }
   }
   std::string step_folder(int64_t step) {
     return (tiny_.run_folder() / ("checkpoint-" + std::to_string(step))).string();
@@ -181,42 +202,15 @@ TEST_F(BackgroundSaveTest, an_error_in_a_step_ends_the_watch_on_it_before_the_sa
 }
 
 TEST_F(BackgroundSaveTest, an_error_of_the_run_itself_is_not_replaced_where_not_even_a_warning_can_be_given) {
-  struct Thrower : RunObserver {
-    void on_step(const StepRecord& record) override {
-      if (record.step == 5) throw Error(ErrorKind::kNonFinite, "step 5 went wrong");
-    }
+  struct MuteThrower : Step5Thrower {
     void on_warning(const std::string&) override { throw Error(ErrorKind::kIo, "the log cannot be written"); }
   } thrower;
-  Gate gate(4, 5);
-  HookedFileSystem files([&](const fs::path& path) {
-    gate.before_create(path);
-    if (is_weights_of(path, 4)) throw file_error("creating", path, 28);
-  });
-  try {
-    train({kInBackground}, files, {&gate, &thrower});
-    ADD_FAILURE() << "no error";
-  } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "step 5 went wrong");
-  }
+  expect_step_5_to_be_told(thrower);
 }
 
 TEST_F(BackgroundSaveTest, an_error_of_the_run_itself_is_told_and_the_failed_save_is_a_warning) {
-  struct Thrower : RunObserver {
-    void on_step(const StepRecord& record) override {
-      if (record.step == 5) throw Error(ErrorKind::kNonFinite, "step 5 went wrong");
-    }
-  } thrower;
-  Gate gate(4, 5);
-  HookedFileSystem files([&](const fs::path& path) {
-    gate.before_create(path);
-    if (is_weights_of(path, 4)) throw file_error("creating", path, 28);
-  });
-  try {
-    train({kInBackground}, files, {&gate, &thrower});
-    ADD_FAILURE() << "no error";
-  } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "step 5 went wrong");
-  }
+  Step5Thrower thrower;
+  expect_step_5_to_be_told(thrower);
   ASSERT_EQ(observer_.warnings.size(), 1u);
   EXPECT_THAT(observer_.warnings[0], HasSubstr("No space left on device"));
 }

@@ -76,8 +76,7 @@ TEST_F(TrainSetupTest, casts_and_dropped_inputs_count) {
   EXPECT_EQ(need_of(lora).first.more_bytes_per_token, 0);
   std::vector<std::string> dropped = lora;
   dropped.push_back("lora.dropout=0.1");
-  EXPECT_EQ(need_of(dropped).first.more_bytes_per_token,
-            static_cast<double>((shape.hidden_size + shape.intermediate_size) * (4 + 1)));
+  EXPECT_EQ(need_of(dropped).first.more_bytes_per_token, (shape.hidden_size + shape.intermediate_size) * (4 + 1));
 }
 
 // Checkpoints name what a run is made from, in JSON, which has no way to write other bytes.

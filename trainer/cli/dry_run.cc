@@ -10,6 +10,7 @@
 #include "configs/secrets.h"
 #include "trainer/cli/status_lines.h"
 #include "trainer/cli/train_request.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/train_plan.h"
 #include "trainer/tunix/job_settings.h"
 
@@ -91,7 +92,7 @@ int run_dry_run(const TrainArguments& arguments, const Output& output) {
     json["run_id"] = request.place.id;
     json["output_dir"] = request.place.folder.string();
     json["warnings"] = warnings;
-    output.print(without_secrets(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)) + "\n");
+    output.print(without_secrets(utf8_json(json)) + "\n");
   }
   output.status("Dry-run mode: Exiting without training");
   if (comes_from_database(request.loaded, dataset)) {

@@ -1,5 +1,5 @@
-// `train --dry-run`: the four lines and the warnings. Reads the configuration and the manifest, nothing else; creates
-// nothing.
+// `train --dry-run`: the four lines and the warnings. Reads the configuration, the manifest and the config.json of the
+// base model and of an adapter to go on from, no rows and no weights; creates nothing.
 #pragma once
 
 #include "trainer/cli/command_line.h"

@@ -10,6 +10,7 @@
 #include "model/cpu_memory.h"
 #include "trainer/cli/engine_commands.h"
 #include "trainer/cli/program.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/run_export.h"
 #include "trainer/stop_signal.h"
 
@@ -39,7 +40,7 @@ int run_export_command(const ExportArguments& arguments, const Output& output) {
   if (output.json()) {
     const nlohmann::ordered_json json = {
         {"output", arguments.output}, {"source", result.source.string()}, {"base", result.base.string()}};
-    output.print(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    output.print(utf8_json(json) + "\n");
   }
   output.explain(fmt::format("from {}, base model {}", result.source.string(), result.base.string()));
   output.status("Exported: " + arguments.output);

@@ -8,6 +8,7 @@
 #include "trainer/cli/engine_commands.h"
 #include "trainer/cli/row_writer.h"
 #include "trainer/input_rows.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/run_evaluation.h"
 #include "trainer/stop_signal.h"
 
@@ -16,7 +17,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+std::string dump(const Json& json) { return utf8_json(json) + "\n"; }
 
 // "category" of each row that has an answer to give, in the order of the file; null where there is none. What is wrong
 // with a row is the evaluation's to say.

@@ -5,6 +5,7 @@
 #include "data/files/file_system.h"
 #include "trainer/cli/engine_commands.h"
 #include "trainer/cli/row_writer.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/run_generation.h"
 #include "trainer/stop_signal.h"
 
@@ -48,7 +49,7 @@ int run_generate_command(const GenerateArguments& arguments, const Output& outpu
   warn_of_long_answers(output, beyond_maximum, count, "lower --max-new-tokens");
   if (output.json() && arguments.output) {
     const nlohmann::ordered_json json = {{"output", *arguments.output}, {"rows", count}, {"new_tokens", tokens}};
-    output.print(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    output.print(utf8_json(json) + "\n");
   }
   return 0;
 }

@@ -12,6 +12,7 @@
 #include "trainer/cli/train_request.h"
 #include "trainer/run/progress.h"
 #include "trainer/run/run_log.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/run_training.h"
 #include "trainer/stop_signal.h"
 
@@ -38,7 +39,7 @@ void print_result(const TrainRequest& request, const RunResult& result, const Ou
     json["steps"] = result.steps;
     json["loss"] = result.final_loss ? Json(*result.final_loss) : Json(nullptr);
     json["eval_loss"] = result.final_eval_loss ? Json(*result.final_eval_loss) : Json(nullptr);
-    output.print(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    output.print(utf8_json(json) + "\n");
     return;
   }
   std::string losses = result.final_loss ? fmt::format(", loss {:.4f}", *result.final_loss) : "";

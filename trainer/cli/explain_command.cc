@@ -41,6 +41,9 @@ int run_explain(const ExplainArguments& arguments, const Output& output) {
   const RowExplanation row = explain_row(rows.string(), arguments.row, Tokenizer::load(folder), options);
   output.print(output.json() ? to_json(row) + "\n" : to_text(row));
   if (!row.problem.empty()) output.warn("the row is a bad record: " + row.problem);
+  if (!row.unread_fields.empty()) {
+    output.warn(fmt::format("fields of the row that are not read: {}", fmt::join(row.unread_fields, ", ")));
+  }
   const std::string note = length_note(row, options);
   if (!note.empty()) output.warn(note);
   return 0;

@@ -9,6 +9,7 @@
 #include "trainer/cli/jobs_estimate.h"
 #include "trainer/cli/jobs_service.h"
 #include "trainer/cli/jobs_watch.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/tunix/download_job.h"
 
 namespace gemma_sft {
@@ -18,7 +19,7 @@ using Json = nlohmann::ordered_json;
 
 void print_json(const Output& output, const Json& json) {
   if (!output.json()) return;
-  output.print(without_secrets(json.dump(-1, ' ', false, Json::error_handler_t::replace)) + "\n");
+  output.print(without_secrets(utf8_json(json)) + "\n");
 }
 
 template <typename T>

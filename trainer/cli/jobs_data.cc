@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "configs/error.h"
+#include "data/batches/index_warnings.h"
 #include "data/records/example_reader.h"
 #include "model/hub_cache.h"
 #include "model/lora_targets.h"
@@ -75,14 +76,7 @@ JobData read_job_data(const LoadedConfig& loaded, Missing missing, const Output&
         std::make_shared<DatasetIndex>(index_dataset(require_rows(dataset).string(), *data.tokenizer, options));
     if (stop_signal() != 0) throw Interrupted{};
     data.rows = static_cast<int64_t>(data.index->train.size());
-    if (data.index->skipped_rows > 0) {
-      output.warn(fmt::format("{}: {} rows skipped (the first: {})", data.index->file, data.index->skipped_rows,
-                              data.index->skipped.empty() ? "" : data.index->skipped.front().message));
-    }
-    if (!data.index->truncated.empty()) {
-      output.warn(fmt::format("{}: {} rows cut to model.max_seq_length, {} of them in their targets", data.index->file,
-                              data.index->truncated.size(), data.index->truncated_targets.size()));
-    }
+    for (const std::string& warning : index_warnings(*data.index)) output.warn(warning);
     data.steps = make_plan(config, *data.index, data.tokenizer->pad_id()).total_steps;
   }
   if (!data.steps) data.steps = count_steps(config.training, data.rows);

@@ -10,6 +10,7 @@
 #include "trainer/cli/jobs_service.h"
 #include "trainer/cli/jobs_watch.h"
 #include "trainer/cli/program.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/tunix/job_settings.h"
 #include "trainer/tunix/job_spec.h"
 
@@ -94,7 +95,7 @@ int run_jobs_estimate(const JobsArguments& arguments, const EnvironmentReader& e
     });
   }
   if (output.json()) {
-    output.print(without_secrets(json.dump(-1, ' ', false, Json::error_handler_t::replace)) + "\n");
+    output.print(without_secrets(utf8_json(json)) + "\n");
   }
   require_affordable(made, config);
   return 0;

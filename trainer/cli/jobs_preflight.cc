@@ -11,6 +11,7 @@
 #include "trainer/cli/jobs_places.h"
 #include "trainer/cli/jobs_service.h"
 #include "trainer/cli/jobs_watch.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/tunix/job_settings.h"
 
 namespace gemma_sft {
@@ -41,7 +42,7 @@ class Checks {
   int finish() const {
     if (output_.json()) {
       const Json json = {{"command", "preflight"}, {"passed", exit_code_ == 0}, {"checks", checks_}};
-      output_.print(without_secrets(json.dump(-1, ' ', false, Json::error_handler_t::replace)) + "\n");
+      output_.print(without_secrets(utf8_json(json)) + "\n");
     }
     return exit_code_;
   }

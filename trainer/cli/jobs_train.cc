@@ -19,6 +19,7 @@
 #include "trainer/cli/status_lines.h"
 #include "trainer/cli/train_request.h"
 #include "trainer/run/run_directory.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/tunix/download_job.h"
 #include "trainer/tunix/job_dataset.h"
 #include "trainer/tunix/job_settings.h"
@@ -156,7 +157,7 @@ int run_tunix_train(const TrainArguments& arguments, const Output& output) {
     output.note(fmt::format("not waited for: gemma-sft jobs watch {}", record.job_id));
   }
   summary["state"] = record.last_state;
-  if (output.json()) output.print(without_secrets(summary.dump()) + "\n");
+  if (output.json()) output.print(without_secrets(utf8_json(summary)) + "\n");
   return 0;
 }
 

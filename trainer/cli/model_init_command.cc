@@ -10,6 +10,7 @@
 #include "model/model_init.h"
 #include "trainer/cli/front_end_commands.h"
 #include "trainer/run/progress.h"
+#include "trainer/run/utf8_json.h"
 
 namespace gemma_sft {
 namespace {
@@ -54,7 +55,7 @@ int run_model_init(const ModelInitArguments& arguments, const Output& output) {
   const int64_t parameters = load_gemma_config(arguments.output).parameter_count();
   if (output.json()) {
     const nlohmann::ordered_json json = {{"output", arguments.output}, {"parameters", parameters}};
-    output.print(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    output.print(utf8_json(json) + "\n");
   }
   output.status(fmt::format("Model of {} parameters: {}", format_count(parameters), arguments.output));
   return 0;

@@ -12,6 +12,7 @@
 
 #include "configs/error.h"
 #include "configs/secrets.h"
+#include "trainer/run/utf8_json.h"
 
 namespace gemma_sft {
 namespace {
@@ -78,7 +79,7 @@ int report_failure(const Output& output, int code, const std::string& text) {
   if (output.json()) {
     const Json json = {{"error", {{"kind", kind_name(code)}, {"message", message}, {"exit_code", code}}}};
     try {
-      output.print(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+      output.print(utf8_json(json) + "\n");
     } catch (...) {
       // stderr has told it; the exit code stays that of the first failure.
     }

@@ -9,6 +9,7 @@
 #include "data/text/tokenizer.h"
 #include "trainer/cli/front_end_commands.h"
 #include "trainer/cli/row_writer.h"
+#include "trainer/run/utf8_json.h"
 
 namespace gemma_sft {
 
@@ -40,7 +41,7 @@ int run_tokenize(const TokenizeArguments& arguments, const Output& output) {
                                          {"tokens", counts.tokens},
                                          {"target_tokens", counts.target_tokens},
                                          {"control_text_rows", counts.control_text_rows}};
-    output.print(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    output.print(utf8_json(json) + "\n");
   } else {
     output.note(
         fmt::format("{} rows, {} tokens, {} of them targets", counts.rows, counts.tokens, counts.target_tokens));

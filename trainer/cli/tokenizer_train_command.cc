@@ -10,6 +10,7 @@
 #include "data/text/tokenizer_json.h"
 #include "data/text/tokenizer_trainer.h"
 #include "trainer/cli/front_end_commands.h"
+#include "trainer/run/utf8_json.h"
 
 namespace gemma_sft {
 
@@ -35,7 +36,7 @@ int run_tokenizer_train(const TokenizerTrainArguments& arguments, const Output& 
   write_file_durably(files, folder / "tokenizer.model", model);
   if (output.json()) {
     const nlohmann::ordered_json json = {{"output", folder.string()}, {"pieces", pieces.pieces.size()}};
-    output.print(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    output.print(utf8_json(json) + "\n");
   }
   output.status(fmt::format("Tokenizer of {} pieces: {}", pieces.pieces.size(), folder.string()));
   return 0;

@@ -17,6 +17,7 @@
 #include "trainer/cli/row_writer.h"
 #include "trainer/cli/start_engine.h"
 #include "trainer/cli/train_request.h"
+#include "trainer/run/utf8_json.h"
 
 namespace gemma_sft {
 namespace {
@@ -109,7 +110,7 @@ struct TracesProgram {
     if (output.json()) {
       const nlohmann::ordered_json json = {
           {"manifest", arguments.manifest}, {"output", arguments.output}, {"rows", rows}};
-      output.print(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+      output.print(utf8_json(json) + "\n");
     }
     return 0;
   }

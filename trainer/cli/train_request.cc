@@ -152,8 +152,7 @@ void require_fitting_model(const LoadedConfig& loaded) {
   if (config.lora.rank == 0) return;
   require_targets(config.lora.target_modules, linear_layers(shape));
   if (!config.lora.init_from) return;
-  const fs::path adapter = find_configured_path(*config.lora.init_from, loaded.file).value_or(*config.lora.init_from);
-  require_continuation(lora_options(config.lora), adapter, shape);
+  require_continuation(lora_options(config.lora), find_initial_adapter(config.lora, loaded.file), shape);
 }
 
 void require_writable_place(const fs::path& folder) {

@@ -14,6 +14,7 @@
 #include "trainer/cli/front_end_commands.h"
 #include "trainer/run/progress.h"
 #include "trainer/run/run_directory.h"
+#include "trainer/run/utf8_json.h"
 #include "trainer/run_completion.h"
 
 namespace gemma_sft {
@@ -112,7 +113,7 @@ int run_verify(const VerifyArguments& arguments, const Output& output) {
   if (!output.json() && !problems.empty()) throw Error(kind, problems);
   if (output.json()) {
     const Json json = {{"checkpoints", checkpoints}, {"exports", exports}, {"ok", problems.empty()}};
-    output.print(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    output.print(utf8_json(json) + "\n");
     if (!problems.empty()) output.complain(problems);
   }
   return problems.empty() ? 0 : exit_code(kind);

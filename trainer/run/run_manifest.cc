@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "configs/settings.h"
+#include "trainer/run/utf8_json.h"
 
 namespace gemma_sft {
 namespace {
@@ -118,7 +119,7 @@ void write_run_manifest(const fs::path& folder, const RunManifest& manifest, Fil
   json["versions"] = manifest.versions;
   json["sha256"] = manifest.sha256;
   json["metadata"] = manifest.metadata;
-  write_file_durably(files, path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  write_file_durably(files, path, utf8_json(json, 2) + "\n");
 }
 
 std::optional<std::string> find_git_sha(const fs::path& folder) {

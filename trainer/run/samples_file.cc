@@ -1,4 +1,5 @@
 #include "trainer/run/samples_file.h"
+#include "trainer/run/utf8_json.h"
 
 #include <nlohmann/json.hpp>
 
@@ -6,7 +7,7 @@ namespace gemma_sft {
 
 void SamplesFile::on_step(const StepRecord& record) {
   const nlohmann::ordered_json row = {{"step", record.step}, {"micro_batches", record.sample_ids}};
-  rows_.append(row.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  rows_.append(utf8_json(row));
 }
 
 }  // namespace gemma_sft

@@ -13,6 +13,7 @@
 
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
+#include "trainer/run/utf8_json.h"
 
 namespace gemma_sft {
 namespace {
@@ -131,7 +132,7 @@ std::string list_text(const std::string& id, const std::vector<Artifact>& artifa
     list.push_back(
         {{"path", artifact.path}, {"kind", artifact.kind}, {"size", artifact.size}, {"sha256", artifact.sha256}});
   }
-  return Json{{"job_id", id}, {"artifacts", list}}.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return utf8_json(Json{{"job_id", id}, {"artifacts", list}}, 2) + "\n";
 }
 
 // Does `folder` hold exactly what would be downloaded?

@@ -9,6 +9,7 @@
 
 #include "configs/error.h"
 #include "model/lora_targets.h"
+#include "trainer/run/utf8_json.h"
 
 namespace gemma_sft {
 namespace {
@@ -303,24 +304,23 @@ std::string estimate_json(const JobEstimate& estimate) {
                       {"available_bytes_per_core", std::llround(fit.available_bytes_per_core)},
                       {"fits", fit.fits}});
   }
-  return Json{{"rows", whole(estimate.rows)},
-              {"steps", whole(estimate.steps)},
-              {"tokens", whole(estimate.tokens)},
-              {"tokens_at_most", estimate.tokens_at_most},
-              {"parameters", estimate.parameters},
-              {"trained_parameters", estimate.trained_parameters},
-              {"accelerator", estimate.accelerator},
-              {"spot", estimate.spot},
-              {"memory", memory},
-              {"hours", range(estimate.hours)},
-              {"usd", range(estimate.usd)},
-              {"usd_per_hour", estimate.usd ? Json(estimate.usd_per_hour) : Json(nullptr)},
-              {"checkpoint_bytes", std::llround(estimate.checkpoint_bytes)},
-              {"final_model_bytes", std::llround(estimate.final_model_bytes)},
-              {"prices_as_of", estimate.prices_as_of},
-              {"advice", estimate.advice},
-              {"assumptions", estimate.assumptions}}
-      .dump(-1, ' ', false, Json::error_handler_t::replace);
+  return utf8_json(Json{{"rows", whole(estimate.rows)},
+                        {"steps", whole(estimate.steps)},
+                        {"tokens", whole(estimate.tokens)},
+                        {"tokens_at_most", estimate.tokens_at_most},
+                        {"parameters", estimate.parameters},
+                        {"trained_parameters", estimate.trained_parameters},
+                        {"accelerator", estimate.accelerator},
+                        {"spot", estimate.spot},
+                        {"memory", memory},
+                        {"hours", range(estimate.hours)},
+                        {"usd", range(estimate.usd)},
+                        {"usd_per_hour", estimate.usd ? Json(estimate.usd_per_hour) : Json(nullptr)},
+                        {"checkpoint_bytes", std::llround(estimate.checkpoint_bytes)},
+                        {"final_model_bytes", std::llround(estimate.final_model_bytes)},
+                        {"prices_as_of", estimate.prices_as_of},
+                        {"advice", estimate.advice},
+                        {"assumptions", estimate.assumptions}});
 }
 
 std::string smaller_that_fit(const JobEstimate& estimate, const PriceTable& prices, const std::string& name) {

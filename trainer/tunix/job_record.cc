@@ -10,6 +10,7 @@
 
 #include "configs/error.h"
 #include "data/files/folder_entry.h"
+#include "trainer/run/utf8_json.h"
 
 namespace gemma_sft {
 namespace {
@@ -62,8 +63,7 @@ void write_job_record(const fs::path& run_folder, const JobRecord& record, FileS
                {"last_state", record.last_state},
                {"created_at", record.created_at}};
   if (record.mock) json["mock"] = json_of(*record.mock);
-  write_file_durably(files, run_folder / kJobRecordName,
-                     json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  write_file_durably(files, run_folder / kJobRecordName, utf8_json(json, 2) + "\n");
 }
 
 std::optional<JobRecord> find_job_record(const fs::path& run_folder) {
