@@ -31,11 +31,14 @@ int exit_code(ErrorKind kind);
 
 class Error : public std::runtime_error {
  public:
-  Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+  Error(ErrorKind kind, const std::string& message, int error_number = 0)
+      : std::runtime_error(message), kind_(kind), error_number_(error_number) {}
   ErrorKind kind() const { return kind_; }
+  int error_number() const { return error_number_; }  // errno of the system call that failed; 0: it was none
 
  private:
   ErrorKind kind_;
+  int error_number_;
 };
 
 }  // namespace gemma_sft

@@ -128,6 +128,8 @@ class ConfigLoader {
   }
 
  private:
+  static constexpr size_t kMostShown = 100;  // a file may hold thousands of problems, a message should not
+
   // ---- Messages.
 
   Spot in_file(Place place) const {
@@ -146,7 +148,6 @@ class ConfigLoader {
   }
 
   void refuse_if_problems() {
-    constexpr size_t kMostShown = 100;  // a file may hold thousands, a message should not
     const auto in_order = [](std::vector<Problem>& list) {
       std::stable_sort(list.begin(), list.end(),
                        [](const Problem& a, const Problem& b) { return stands_before(a.spot, b.spot); });
@@ -246,6 +247,7 @@ class ConfigLoader {
       meant_.insert(std::string(other->setting));
       return report(spot, key, fmt::format("unknown key; here it is {}", other->setting));
     }
+    if (problems_.size() >= kMostShown) return report(spot, key, "unknown key");  // nobody will read it
     std::vector<std::string> candidates;
     if (!holds_section) candidates = setting_keys();
     for (const std::string& section : sections()) candidates.push_back(section);

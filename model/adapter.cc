@@ -15,27 +15,27 @@
 #include "data/files/pickle.h"
 #include "data/files/safetensors.h"
 #include "model/finite.h"
+#include "model/image_text_names.h"
 #include "model/model_folder.h"
+#include "model/peft_folder.h"
 #include "model/weights.h"
 
 namespace gemma_sft {
 namespace {
 
-constexpr const char* kWeightsFile = "adapter_model.safetensors";
-constexpr const char* kPrefix = "base_model.model.";
-
 std::string leaf_of(const std::string& path) { return path.substr(path.rfind('.') + 1); }
 
-// "base_model.model.<path>.lora_A.weight" -> <path>.
-std::string module_of(const std::string& parameter) {
-  const size_t begin = std::string(kPrefix).size();
-  return parameter.substr(begin, parameter.rfind(".lora_") - begin);
+// Of one of our parameters of an adapter.
+LoraTensorName name_of(const Parameter& parameter) {
+  const std::optional<LoraTensorName> name = parse_lora_tensor_name(parameter.name);
+  if (!name) throw Error(ErrorKind::kInternal, parameter.name + ": is not named as PEFT does");
+  return *name;
 }
 
-std::string name_in_file(const Gemma& model, const std::string& parameter) {
-  if (!model.config().image_text) return parameter;
-  const std::string path = module_of(parameter);
-  return kPrefix + image_text_module_path(path) + parameter.substr(std::string(kPrefix).size() + path.size());
+std::string name_in_file(const Gemma& model, const Parameter& parameter) {
+  LoraTensorName name = name_of(parameter);
+  if (model.config().image_text) name.module = image_text_name(name.module);
+  return to_string(name);
 }
 
 // What target_modules must say so that peft adapts exactly the same layers: a layer's short name where all layers of
@@ -43,7 +43,7 @@ std::string name_in_file(const Gemma& model, const std::string& parameter) {
 // so there only full paths will do.
 std::vector<std::string> target_modules(const Gemma& model) {
   std::set<std::string> adapted, partly;
-  for (const Parameter& parameter : model.lora_parameters()) adapted.insert(module_of(parameter.name));
+  for (const Parameter& parameter : model.lora_parameters()) adapted.insert(name_of(parameter).module);
   for (const Parameter& parameter : model.base_parameters()) {
     const std::string path = parameter.name.substr(0, parameter.name.rfind('.'));
     if (parameter.tensor.dim() == 2 && !adapted.contains(path)) partly.insert(leaf_of(path));
@@ -51,7 +51,7 @@ std::vector<std::string> target_modules(const Gemma& model) {
   std::set<std::string> targets;
   for (const std::string& path : adapted) {
     if (model.config().image_text) {
-      targets.insert(image_text_module_path(path));
+      targets.insert(image_text_name(path));
     } else {
       targets.insert(partly.contains(leaf_of(path)) ? path : leaf_of(path));
     }
@@ -70,15 +70,23 @@ at::ScalarType scalar_type(const TensorInfo& info, const std::filesystem::path& 
   }
 }
 
+void require_adapter_weights(const std::filesystem::path& folder) {
+  if (has_folder_entry(folder, kAdapterWeightsFile)) return;
+  const std::string pickle = recognise_pickle_file(folder / "adapter_model.bin");
+  throw Error(ErrorKind::kModel, fmt::format("{}: not found; {}", (folder / kAdapterWeightsFile).string(),
+                                             pickle.empty() ? "expected an adapter folder as PEFT writes it"
+                                                            : "of adapter_model.bin: " + pickle));
+}
+
 }  // namespace
 
-std::map<std::string, std::string> export_adapter(const Gemma& model, const std::string& base_name,
+std::map<std::string, std::string> export_adapter(const Gemma& model, const AdapterBase& base,
                                                   const std::filesystem::path& destination, FileSystem& files) {
   at::NoGradGuard no_grad;
   auto current = std::make_shared<at::Tensor>();
   std::vector<TensorSource> tensors;
   for (const Parameter& parameter : model.lora_parameters()) {
-    tensors.push_back({name_in_file(model, parameter.name), TensorDtype::kF32, parameter.tensor.sizes().vec(),
+    tensors.push_back({name_in_file(model, parameter), TensorDtype::kF32, parameter.tensor.sizes().vec(),
                        [parameter, current]() -> const void* {
                          *current = parameter.tensor.detach().to(at::kCPU).to(at::kFloat).contiguous();
                          require_finite(parameter.name, *current);
@@ -86,31 +94,25 @@ std::map<std::string, std::string> export_adapter(const Gemma& model, const std:
                        }});
   }
   std::map<std::string, std::string> digests;
-  digests[kWeightsFile] = write_safetensors(files, destination / kWeightsFile, tensors).sha256;
-  digests["adapter_config.json"] =
-      write_digested_file(files, destination / "adapter_config.json",
-                          to_adapter_config_json(model.lora_options(), base_name, target_modules(model)));
+  digests[kAdapterWeightsFile] = write_safetensors(files, destination / kAdapterWeightsFile, tensors).sha256;
+  digests[kAdapterConfigFile] =
+      write_digested_file(files, destination / kAdapterConfigFile,
+                          to_adapter_config_json(model.lora_options(), base, target_modules(model)));
   files.sync_directory(destination);
   return digests;
 }
 
 void load_adapter(Gemma& model, const std::filesystem::path& folder) {
   at::NoGradGuard no_grad;
-  const std::filesystem::path path = folder / kWeightsFile;
-  if (!has_folder_entry(folder, kWeightsFile)) {
-    const std::string pickle = recognise_pickle_file(folder / "adapter_model.bin");
-    throw Error(ErrorKind::kModel, path.string() + ": not found; " +
-                                       (pickle.empty() ? "expected an adapter folder as PEFT writes it"
-                                                       : "of adapter_model.bin: " + pickle));
-  }
+  require_adapter_weights(folder);
+  const std::filesystem::path path = folder / kAdapterWeightsFile;
   const SafetensorsFile file(path);
   std::map<std::string, const TensorInfo*> found;  // by our names
   for (const TensorInfo& info : file.tensors()) {
-    const bool known = info.name.starts_with(kPrefix) && info.name.rfind(".lora_") != std::string::npos;
-    const std::string module = known ? module_of(info.name) : "";
-    const std::string name =
-        known ? kPrefix + text_module_path(module) + info.name.substr(std::string(kPrefix).size() + module.size())
-              : info.name;
+    std::string name = info.name;
+    if (const std::optional<LoraTensorName> parts = parse_lora_tensor_name(name)) {
+      name = to_string({text_name(parts->module), parts->matrix});
+    }
     found[name] = &info;
   }
   std::string problems;
@@ -136,6 +138,18 @@ void load_adapter(Gemma& model, const std::filesystem::path& folder) {
     throw Error(ErrorKind::kModel,
                 path.string() + ": the adapter does not fit the model and its LoRA layers:" + problems);
   }
+}
+
+void add_adapter(Gemma& model, const std::filesystem::path& folder) {
+  require_adapter_weights(folder);  // before room is made for them
+  const LoraOptions options = load_adapter_config(folder);
+  try {
+    model.add_lora(options, /*seed=*/0);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kUsage) throw;
+    throw Error(ErrorKind::kModel, fmt::format("{}: {}", (folder / kAdapterConfigFile).string(), error.what()));
+  }
+  load_adapter(model, folder);
 }
 
 }  // namespace gemma_sft

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <map>
 #include <optional>
 #include <set>
 
@@ -14,7 +14,10 @@
 #include "data/files/file_system.h"
 #include "data/files/folder_entry.h"
 #include "data/files/safetensors.h"
+#include "data/files/utf8.h"
+#include "model/image_text_names.h"
 #include "model/json_fields.h"
+#include "model/peft_folder.h"
 #include "model/weight_files.h"
 
 namespace gemma_sft {
@@ -23,13 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxConfigBytes = 1 << 20;
-constexpr const char* kConfigFile = "adapter_config.json";
-constexpr const char* kWeightsFile = "adapter_model.safetensors";
-constexpr const char* kPrefix = "base_model.model.";
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
-// How the layers of an image-text model are called: today, in transformers before 4.52, and by us.
-constexpr std::array<const char*, 2> kImageTextPaths = {"model.language_model.", "language_model.model."};
-constexpr const char* kTextPath = "model.";
 
 // What does not change the numbers, or only how the adapter was started.
 const std::set<std::string>& harmless_keys() {
@@ -62,46 +59,59 @@ bool is_off(const JsonValue& value) {
 }
 
 std::string read_config(const fs::path& folder) {
-  const fs::path path = folder / kConfigFile;
-  if (!has_folder_entry(folder, kConfigFile)) {
+  const fs::path path = folder / kAdapterConfigFile;
+  if (!has_folder_entry(folder, kAdapterConfigFile)) {
     throw Error(ErrorKind::kModel, path.string() + ": not found; expected an adapter folder as PEFT writes it");
   }
   return read_file(path, kMaxConfigBytes);
 }
 
-// Module paths of the adapter's tensors, in our names, ascending.
-std::vector<std::string> adapted_modules(const fs::path& folder) {
-  std::set<std::string> paths;
-  if (!has_folder_entry(folder, kWeightsFile)) {
+// Module paths of the adapter's tensors: in our names, ascending -> as the file has them. Their rank is looked at
+// before anybody makes room for another one.
+std::map<std::string, std::string> adapted_modules(const fs::path& folder, int64_t rank) {
+  std::map<std::string, std::string> paths;
+  if (!has_folder_entry(folder, kAdapterWeightsFile)) {
     throw Error(ErrorKind::kModel,
-                (folder / kWeightsFile).string() + ": not found; adapter_config.json names its layers by it");
+                (folder / kAdapterWeightsFile).string() + ": not found; adapter_config.json names its layers by it");
   }
-  const SafetensorsFile file(folder / kWeightsFile);
+  const SafetensorsFile file(folder / kAdapterWeightsFile);
   for (const TensorInfo& info : file.tensors()) {
-    const size_t end = info.name.rfind(".lora_A.weight");
-    if (info.name.starts_with(kPrefix) && end != std::string::npos) {
-      const size_t begin = std::string(kPrefix).size();
-      paths.insert(text_module_path(info.name.substr(begin, end - begin)));
+    const std::optional<LoraTensorName> name = parse_lora_tensor_name(info.name);
+    if (!name || name->matrix != LoraMatrix::kA) continue;
+    if (info.shape.empty() || info.shape[0] != rank) {
+      throw Error(ErrorKind::kModel,
+                  fmt::format("{}: \"r\" is {}, but {} of {} has shape [{}]", (folder / kAdapterConfigFile).string(),
+                              rank, quoted_excerpt(info.name, 200), kAdapterWeightsFile, fmt::join(info.shape, ", ")));
+    }
+    paths.emplace(text_name(name->module), name->module);
+  }
+  return paths;
+}
+
+// What the entries of target_modules mean among the adapted layers, in our names. Whole paths stand for an entry that
+// fits only the file's names, such as "language_model.layers.0.mlp.up_proj", to which peft shortens long lists. An
+// entry that means no layer is left out: peft passes over it as long as another one means some.
+std::vector<std::string> meant_modules(const std::vector<std::string>& entries,
+                                       const std::map<std::string, std::string>& modules) {
+  std::vector<std::string> meant;
+  for (const std::string& entry : entries) {
+    const std::string ours = text_name(entry);
+    if (std::any_of(modules.begin(), modules.end(),
+                    [&](const auto& module) { return matches_target(module.first, ours); })) {
+      meant.push_back(ours);
+      continue;
+    }
+    for (const auto& [path, in_file] : modules) {
+      if (matches_target(in_file, entry)) meant.push_back(path);
     }
   }
-  return {paths.begin(), paths.end()};
+  return meant;
 }
 
 }  // namespace
 
-std::string image_text_module_path(const std::string& path) {
-  return kImageTextPaths[0] + path.substr(std::string(kTextPath).size());
-}
-
-std::string text_module_path(const std::string& path) {
-  for (const char* prefix : kImageTextPaths) {
-    if (path.starts_with(prefix)) return kTextPath + path.substr(std::string(prefix).size());
-  }
-  return path;
-}
-
 LoraOptions load_adapter_config(const fs::path& folder) {
-  const std::string name = (folder / kConfigFile).string();
+  const std::string name = (folder / kAdapterConfigFile).string();
   const std::string text = read_config(folder);
   const JsonValue root = require_json_object(text, name);
   JsonProblems problems;
@@ -132,9 +142,7 @@ LoraOptions load_adapter_config(const fs::path& folder) {
   bool by_tensors = false;
   const std::optional<JsonValue> targets = fields.take("target_modules");
   if (targets && targets->kind() == JsonKind::kArray) {
-    for (const std::string& target : fields.strings("target_modules").value_or(std::vector<std::string>{})) {
-      options.target_modules.push_back(text_module_path(target));
-    }
+    options.target_modules = fields.strings("target_modules").value_or(std::vector<std::string>{});
   } else if (targets && targets->kind() != JsonKind::kString) {
     fields.refuse("target_modules", "expected an array of module names or a string");
   } else {
@@ -149,19 +157,20 @@ LoraOptions load_adapter_config(const fs::path& folder) {
     fields.refuse(key, "it is not supported");
   }
   if (!problems.empty()) throw Error(ErrorKind::kModel, problems.message(name));
-  if (by_tensors) {
-    options.target_modules = adapted_modules(folder);
-  } else if (has_folder_entry(folder, kWeightsFile)) {
-    // peft passes over names that mean no layer of its model, as long as one does.
-    const std::vector<std::string> modules = adapted_modules(folder);
-    std::erase_if(options.target_modules, [&](const std::string& target) {
-      return std::none_of(modules.begin(), modules.end(),
-                          [&](const std::string& path) { return matches_target(path, target); });
-    });
+  if (by_tensors || has_folder_entry(folder, kAdapterWeightsFile)) {
+    const std::map<std::string, std::string> modules = adapted_modules(folder, options.rank);
+    if (by_tensors) {
+      options.target_modules.clear();
+      for (const auto& [path, in_file] : modules) options.target_modules.push_back(path);
+    } else {
+      options.target_modules = meant_modules(options.target_modules, modules);
+    }
+  } else {
+    for (std::string& target : options.target_modules) target = text_name(target);
   }
   if (options.target_modules.empty()) {
     throw Error(ErrorKind::kModel,
-                name + ": \"target_modules\" names no module, and no tensor of " + kWeightsFile + " does");
+                name + ": \"target_modules\" names no module, and no tensor of " + kAdapterWeightsFile + " does");
   }
   return options;
 }
@@ -199,17 +208,18 @@ std::filesystem::path find_initial_adapter(const LoraSection& lora, const std::f
   return find_configured_path(*lora.init_from, config_file).value_or(*lora.init_from);
 }
 
-std::string adapter_base_name(const fs::path& folder) {
-  const std::string name = (folder / kConfigFile).string();
+AdapterBase read_adapter_base(const fs::path& folder) {
+  const std::string name = (folder / kAdapterConfigFile).string();
   const std::string text = read_config(folder);
   JsonProblems problems;
   JsonFields fields(require_json_object(text, name), "", problems);
-  const std::string base = fields.string("base_model_name_or_path", "");
+  AdapterBase base{.name = fields.string("base_model_name_or_path", "")};
+  if (const std::string revision = fields.string("revision", ""); !revision.empty()) base.revision = revision;
   if (!problems.empty()) throw Error(ErrorKind::kModel, problems.message(name));
   return base;
 }
 
-std::string to_adapter_config_json(const LoraOptions& options, const std::string& base_name,
+std::string to_adapter_config_json(const LoraOptions& options, const AdapterBase& base,
                                    const std::vector<std::string>& target_modules) {
   const auto number = [](double value) {
     return value == std::floor(value) && std::abs(value) < 1e15 ? fmt::format("{}", static_cast<int64_t>(value))
@@ -236,7 +246,7 @@ std::string to_adapter_config_json(const LoraOptions& options, const std::string
   "peft_type": "LORA",
   "r": {},
   "rank_pattern": {{}},
-  "revision": null,
+  "revision": {},
   "target_modules": [{}
   ],
   "task_type": "CAUSAL_LM",
@@ -244,8 +254,8 @@ std::string to_adapter_config_json(const LoraOptions& options, const std::string
   "use_rslora": {}
 }}
 )",
-                     json_quoted(base_name), number(options.alpha), number(options.dropout), options.rank, targets,
-                     options.rslora);
+                     json_quoted(base.name), number(options.alpha), number(options.dropout), options.rank,
+                     base.revision ? json_quoted(*base.revision) : "null", targets, options.rslora);
 }
 
 }  // namespace gemma_sft

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,16 +25,16 @@ void require_continuation(const LoraOptions& asked, const std::filesystem::path&
 // lora.init_from, which is given: found as every path of a configuration file is, else as it stands.
 std::filesystem::path find_initial_adapter(const LoraSection& lora, const std::filesystem::path& config_file);
 
-// "base_model_name_or_path" of a PEFT folder; empty when it says nothing.
-std::string adapter_base_name(const std::filesystem::path& folder);
+// Which model an adapter belongs to: "base_model_name_or_path" and "revision".
+struct AdapterBase {
+  std::string name = {};                     // a folder or a hub id; empty: the adapter does not say
+  std::optional<std::string> revision = {};  // of a hub id
+};
+AdapterBase read_adapter_base(const std::filesystem::path& folder);
 
 // The text of an adapter_config.json that peft, vLLM and llama.cpp load: `lora_alpha` is an integer where it is
 // integral.
-std::string to_adapter_config_json(const LoraOptions& options, const std::string& base_name,
+std::string to_adapter_config_json(const LoraOptions& options, const AdapterBase& base,
                                    const std::vector<std::string>& target_modules);
-
-// A module path as PEFT names it for an image-text model ("model.language_model.layers.0...") and as we do.
-std::string image_text_module_path(const std::string& path);
-std::string text_module_path(const std::string& path);
 
 }  // namespace gemma_sft

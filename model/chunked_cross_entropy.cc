@@ -152,19 +152,21 @@ at::Tensor chunked_cross_entropy(const at::Tensor& hidden, const at::Tensor& wei
   }
   const at::Tensor result = loss.to(at::kFloat);
   if (!gradient_wanted) return result;
-  return with_backward(result, {hidden, weight},
-                       [hidden_gradient, weight_gradient = weight_wanted ? weight_total.take() : at::Tensor()](
-                           const at::Tensor& gradient) mutable -> std::vector<at::Tensor> {
-                         if (!hidden_gradient.defined() && !weight_gradient.defined()) {
-                           throw Error(ErrorKind::kInternal, "cross-entropy: its backward pass can run only once");
-                         }
-                         // In place and given away, as these tensors are the largest of a step. A CPU scalar of 1 needs
-                         // no pass at all.
-                         const bool is_one = gradient.is_cpu() && gradient.item<float>() == 1.0f;
-                         if (hidden_gradient.defined() && !is_one) hidden_gradient.mul_(gradient);
-                         if (weight_gradient.defined() && !is_one) weight_gradient.mul_(gradient);
-                         return {std::move(hidden_gradient), std::move(weight_gradient)};
-                       });
+  return with_backward(
+      result, {hidden, weight},
+      [hidden_gradient, weight_gradient = weight_wanted ? weight_total.take() : at::Tensor(),
+       is_one = options.backward_starts_here](const at::Tensor& gradient) mutable -> std::vector<at::Tensor> {
+        if (!hidden_gradient.defined() && !weight_gradient.defined()) {
+          throw Error(ErrorKind::kInternal, "cross-entropy: its backward pass can run only once");
+        }
+        if (is_one && gradient.is_cpu() && gradient.item<float>() != 1.0f) {
+          throw Error(ErrorKind::kInternal, "cross-entropy: backward was not called on the loss");
+        }
+        // In place and given away, as these tensors are the largest of a step.
+        if (hidden_gradient.defined() && !is_one) hidden_gradient.mul_(gradient);
+        if (weight_gradient.defined() && !is_one) weight_gradient.mul_(gradient);
+        return {std::move(hidden_gradient), std::move(weight_gradient)};
+      });
 }
 
 }  // namespace gemma_sft

@@ -18,6 +18,9 @@ inline constexpr int64_t kLossChunkBytes = int64_t{1} << 30;
 struct CrossEntropyOptions {
   std::optional<double> logit_softcap = {};
   int64_t chunk_tokens = 0;  // 0: chosen so that a chunk of logits is about 512 MiB on CPU, 1 GiB on CUDA
+  // backward() is called on the loss itself: its gradient is 1, and the gradients, the largest tensors of a step, need
+  // no pass to be multiplied by it.
+  bool backward_starts_here = false;
 };
 
 // hidden [tokens, width] in the compute dtype; weight [vocab, width] in the storage dtype; target_rows [n] int64

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <map>
 #include <optional>
@@ -23,8 +22,11 @@
 #include "data/text/tokenizer.h"
 #include "model/adapter_config.h"
 #include "model/gemma_config.h"
+#include "model/image_text_names.h"
 #include "model/json_fields.h"
 #include "model/lora.h"
+#include "model/model_folder.h"
+#include "model/peft_folder.h"
 #include "model/weight_files.h"
 
 namespace gemma_sft {
@@ -35,8 +37,6 @@ namespace fs = std::filesystem;
 constexpr uint64_t kMaxJsonBytes = 1 << 20;
 constexpr uint64_t kBlock = 8 << 20;
 constexpr size_t kMostNamed = 8;
-constexpr const char* kAdapterWeights = "adapter_model.safetensors";
-constexpr const char* kAdapterPrefix = "base_model.model.";
 
 // Runs a check; what it throws is a problem, and the other checks still run.
 void attempt(ExportVerdict& verdict, const std::function<void()>& check) {
@@ -172,9 +172,6 @@ void check_tokenizer(ExportVerdict& verdict, const GemmaConfig& config) {
   }
   if (!has_model)
     verdict.notes.push_back("there is no tokenizer.model, without which llama.cpp does not convert a model");
-  if (!has_folder_entry(verdict.folder, "tokenizer_config.json")) {
-    verdict.notes.push_back("there is no tokenizer_config.json: transformers finds no chat template");
-  }
 }
 
 void check_generation_config(ExportVerdict& verdict, const GemmaConfig& config) {
@@ -207,6 +204,23 @@ void check_generation_config(ExportVerdict& verdict, const GemmaConfig& config) 
   if (!problems.empty()) verdict.problems.push_back(problems.message(path.string()));
 }
 
+// What a program that chats with the model would not do as Gemma does.
+void check_chat(ExportVerdict& verdict) {
+  const std::string chat_template = read_chat_template(verdict.folder);
+  if (chat_template.empty()) {
+    verdict.notes.push_back(
+        "there is no chat template, neither in tokenizer_config.json nor as chat_template.jinja: transformers cannot "
+        "write a chat");
+  } else if (!is_gemma_template(chat_template)) {
+    verdict.notes.push_back("the chat template is not Gemma's: it has no <start_of_turn>");
+  }
+  const std::vector<int64_t> stops = find_stop_ids(verdict.folder);
+  const int64_t end_of_turn = Tokenizer::load(verdict.folder)->end_of_turn_id();
+  if (!stops.empty() && std::find(stops.begin(), stops.end(), end_of_turn) == stops.end()) {
+    verdict.notes.push_back("\"eos_token_id\" does not have <end_of_turn>: transformers goes on after an answer");
+  }
+}
+
 void verify_model(ExportVerdict& verdict) {
   std::optional<GemmaConfig> config;
   attempt(verdict, [&] { config = load_gemma_config(verdict.folder); });
@@ -215,6 +229,7 @@ void verify_model(ExportVerdict& verdict) {
   attempt(verdict, [&] { check_weights(verdict, *config); });
   attempt(verdict, [&] { check_tokenizer(verdict, *config); });
   attempt(verdict, [&] { check_generation_config(verdict, *config); });
+  if (verdict.problems.empty()) attempt(verdict, [&] { check_chat(verdict); });
 }
 
 struct Pair {
@@ -228,21 +243,18 @@ std::map<std::string, Pair> find_pairs(ExportVerdict& verdict, const Safetensors
                                                   "gate_proj", "up_proj", "down_proj"};
   std::map<std::string, Pair> pairs;
   for (const TensorInfo& info : file.tensors()) {
-    const size_t begin = std::strlen(kAdapterPrefix), end = info.name.rfind(".lora_");
-    const std::string part = end == std::string::npos ? "" : info.name.substr(end);
-    const bool known =
-        info.name.starts_with(kAdapterPrefix) && end > begin && (part == ".lora_A.weight" || part == ".lora_B.weight");
-    const std::string path = known ? text_module_path(info.name.substr(begin, end - begin)) : "";
+    const std::optional<LoraTensorName> name = parse_lora_tensor_name(info.name);
+    const std::string path = name ? text_name(name->module) : "";
     const std::string leaf = path.substr(path.rfind('.') + 1);
     if (std::find(kLayers.begin(), kLayers.end(), leaf) == kLayers.end()) {
       verdict.problems.push_back(
           fmt::format("{}: {}: is no matrix of an adapter of a linear layer; vLLM and llama.cpp refuse it",
-                      kAdapterWeights, quoted_excerpt(info.name, 200)));
+                      kAdapterWeightsFile, quoted_excerpt(info.name, 200)));
       continue;
     }
-    (part == ".lora_A.weight" ? pairs[path].a : pairs[path].b) = &info;
+    (name->matrix == LoraMatrix::kA ? pairs[path].a : pairs[path].b) = &info;
   }
-  if (pairs.empty()) verdict.problems.push_back(fmt::format("{}: has no adapter of any layer", kAdapterWeights));
+  if (pairs.empty()) verdict.problems.push_back(fmt::format("{}: has no adapter of any layer", kAdapterWeightsFile));
   return pairs;
 }
 
@@ -283,7 +295,7 @@ void check_targets(ExportVerdict& verdict, const LoraOptions& options, const std
 }
 
 void check_against_base(ExportVerdict& verdict, const LoraOptions& options, const std::map<std::string, Pair>& pairs) {
-  const std::string name = adapter_base_name(verdict.folder);
+  const std::string name = read_adapter_base(verdict.folder).name;
   if (name.empty()) {
     verdict.notes.push_back("\"base_model_name_or_path\" is empty: whoever loads the adapter must name the base model");
     return;
@@ -323,12 +335,16 @@ void verify_adapter(ExportVerdict& verdict) {
   if (options->alpha != std::floor(options->alpha)) {
     verdict.notes.push_back(fmt::format("\"lora_alpha\" is {}: vLLM expects a whole number", options->alpha));
   }
+  if (options->rslora) {
+    verdict.notes.push_back(
+        "\"use_rslora\" is true: llama.cpp does not read it and scales by lora_alpha / r; give it the merged model");
+  }
   attempt(verdict, [&] {
-    if (!has_folder_entry(verdict.folder, kAdapterWeights)) {
-      verdict.problems.push_back(fmt::format("{}: not found", kAdapterWeights));
+    if (!has_folder_entry(verdict.folder, kAdapterWeightsFile)) {
+      verdict.problems.push_back(fmt::format("{}: not found", kAdapterWeightsFile));
       return;
     }
-    const SafetensorsFile file(verdict.folder / kAdapterWeights);
+    const SafetensorsFile file(verdict.folder / kAdapterWeightsFile);
     const std::map<std::string, Pair> pairs = find_pairs(verdict, file);
     for (const auto& [path, pair] : pairs) check_pair(verdict, path, pair, options->rank);
     check_targets(verdict, *options, pairs);
@@ -341,13 +357,13 @@ void verify_adapter(ExportVerdict& verdict) {
 }  // namespace
 
 bool is_exported_folder(const fs::path& folder) {
-  return fs::exists(folder / "config.json") || fs::exists(folder / "adapter_config.json");
+  return fs::exists(folder / "config.json") || fs::exists(folder / kAdapterConfigFile);
 }
 
 ExportVerdict verify_export(const fs::path& folder) {
   ExportVerdict verdict;
   verdict.folder = folder;
-  verdict.adapter = fs::exists(folder / "adapter_config.json") && !fs::exists(folder / "config.json");
+  verdict.adapter = is_adapter_folder(folder);
   attempt(verdict, [&] { check_digests(verdict); });
   if (verdict.adapter) {
     verify_adapter(verdict);

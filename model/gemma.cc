@@ -23,6 +23,7 @@
 #include "model/gpu/fused.h"
 #include "model/linear.h"
 #include "model/lora_targets.h"
+#include "model/peft_folder.h"
 #include "model/rms_norm.h"
 #include "model/rotary_embedding.h"
 
@@ -328,9 +329,8 @@ std::vector<Parameter> Gemma::lora_parameters() const {
   std::vector<Parameter> parameters;
   for (const Linear* linear : std::as_const(*state_).linears()) {
     if (!linear->lora_a.defined()) continue;
-    const std::string prefix = "base_model.model." + linear->path;
-    parameters.push_back({prefix + ".lora_A.weight", linear->lora_a, true});
-    parameters.push_back({prefix + ".lora_B.weight", linear->lora_b, true});
+    parameters.push_back({to_string(LoraTensorName{linear->path, LoraMatrix::kA}), linear->lora_a, true});
+    parameters.push_back({to_string(LoraTensorName{linear->path, LoraMatrix::kB}), linear->lora_b, true});
   }
   return parameters;
 }

@@ -31,14 +31,37 @@ std::string environment(const char* name) {
 
 fs::path home() { return environment("HOME").empty() ? fs::path("/") : fs::path(environment("HOME")); }
 
+// As Python's expandvars: "$NAME" and "${NAME}", left as they are where there is no such variable.
+std::string with_variables(const std::string& text) {
+  const auto is_word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
+  std::string filled;
+  for (size_t at = 0; at < text.size();) {
+    const size_t begin = at++;
+    std::string name;
+    if (text[begin] == '$' && at < text.size() && text[at] == '{') {
+      const size_t close = text.find('}', at);
+      if (close != std::string::npos) {
+        name = text.substr(at + 1, close - at - 1);
+        at = close + 1;
+      }
+    } else if (text[begin] == '$') {
+      while (at < text.size() && is_word(text[at])) name += text[at++];
+    }
+    const char* value = name.empty() ? nullptr : std::getenv(name.c_str());
+    filled += value != nullptr ? value : text.substr(begin, at - begin);
+  }
+  return filled;
+}
+
 fs::path expanded(const std::string& path) {
   if (path == "~") return home();
-  if (path.starts_with("~/")) return home() / path.substr(2);
-  return path;
+  return with_variables(path.starts_with("~/") ? (home() / path.substr(2)).string() : path);
 }
 
 fs::path cache_folder() {
-  if (const std::string cache = environment("HF_HUB_CACHE"); !cache.empty()) return expanded(cache);
+  for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"}) {
+    if (const std::string cache = environment(name); !cache.empty()) return expanded(cache);
+  }
   if (const std::string hf = environment("HF_HOME"); !hf.empty()) return expanded(hf) / "hub";
   if (const std::string xdg = environment("XDG_CACHE_HOME"); !xdg.empty()) return expanded(xdg) / "huggingface" / "hub";
   return home() / ".cache" / "huggingface" / "hub";

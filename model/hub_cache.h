@@ -1,5 +1,6 @@
 // Finds a model: a folder, or in the local Hugging Face cache, offline: never opens a socket.
-// Order: HF_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub, ~/.cache/huggingface/hub.
+// Order: HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub, ~/.cache/huggingface/hub;
+// "~" and "$NAME" in them are filled in.
 #pragma once
 
 #include <filesystem>

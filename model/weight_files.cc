@@ -13,6 +13,7 @@
 #include "data/files/pickle.h"
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
+#include "model/image_text_names.h"
 #include "model/json_fields.h"
 
 namespace gemma_sft {
@@ -27,7 +28,6 @@ constexpr uint64_t kMaxIndexBytes = 8 << 20;     // Gemma 3 27B's has 110 KB
 constexpr uint64_t kHeaderBytesPerTensor = 160;  // dtype, shape and offsets as JSON; more than they take
 constexpr const char* kInner = "\n    ";         // below a title
 constexpr uint64_t kCompareBlock = 8 << 20;
-constexpr std::array<const char*, 2> kImageTextPrefixes = {"language_model.model.", "model.language_model."};
 constexpr std::array<const char*, 4> kVisionPrefixes = {"vision_tower.", "multi_modal_projector.",
                                                         "model.vision_tower.", "model.multi_modal_projector."};
 constexpr std::array<const char*, 2> kHeads = {"lm_head.weight", "language_model.lm_head.weight"};
@@ -270,15 +270,15 @@ WeightFiles::WeightFiles(const fs::path& folder, const GemmaConfig& config) : fi
     return first != found.end() && first->first.starts_with(prefix);
   };
   std::string image_text_prefix;
-  for (const char* prefix : kImageTextPrefixes) {
-    if (has_prefix(prefix)) image_text_prefix = prefix;
+  for (const std::string_view prefix : kImageTextPrefixes) {
+    if (has_prefix(std::string(prefix))) image_text_prefix = prefix;
   }
   if (config.image_text) {
     if (image_text_prefix.empty()) {
       fail(folder,
            fmt::format("config.json describes an image-text model (model_type \"gemma3\"), but no tensor's name starts "
                        "with \"{}\" or \"{}\"; a text-only model has model_type \"gemma3_text\"",
-                       kImageTextPrefixes[0], kImageTextPrefixes[1]));
+                       kImageTextPrefixes[1], kImageTextPrefixes[0]));
     }
     prefix_ = image_text_prefix;
   } else {

@@ -21,11 +21,11 @@
 
 namespace gemma_sft {
 
-// Copies every weight of the folder into the model, converting to its storage dtype. Throws Error(kModel) with all
-// names that are missing, extra or of another shape. `before_tensor` is called ahead of each one: what it throws ends
-// the loading.
-void load_weights(Gemma& model, const std::filesystem::path& folder,
-                  const std::function<void()>& before_tensor = nullptr);
+// The model that config.json describes, with every weight of the folder converted to its storage dtype. Throws
+// Error(kModel), before room is made for the model, with all names that are missing, extra or of another shape.
+// `before_tensor` is called ahead of each one: what it throws ends the loading.
+Gemma load_gemma(const std::filesystem::path& folder, const GemmaOptions& options = {},
+                 const std::function<void()>& before_tensor = nullptr);
 
 struct ExportOptions {
   ModelDtype dtype = ModelDtype::kBf16;
@@ -42,13 +42,15 @@ std::map<std::string, std::string> export_model(const Gemma& model, const std::f
                                                 const ExportOptions& options);
 
 // PEFT folder: adapter_config.json + adapter_model.safetensors ("base_model.model.<path>.lora_A.weight", fp32).
-// `base_name` is what base_model_name_or_path says (the hub id where there is one).
-std::map<std::string, std::string> export_adapter(const Gemma& model, const std::string& base_name,
+std::map<std::string, std::string> export_adapter(const Gemma& model, const AdapterBase& base,
                                                   const std::filesystem::path& destination, FileSystem& files);
 
 // The weights of a PEFT folder into a model that has LoRA on the same layers and of the same rank (see
 // load_adapter_config in model/adapter_config.h); fp32, bf16 and fp16 are read. Throws Error(kModel) with all names
 // that are missing, extra or of another shape.
 void load_adapter(Gemma& model, const std::filesystem::path& folder);
+
+// Gives a model without LoRA that of a PEFT folder: its layers (load_adapter_config) and its weights.
+void add_adapter(Gemma& model, const std::filesystem::path& folder);
 
 }  // namespace gemma_sft

@@ -76,7 +76,7 @@ std::map<std::string, std::string> export_model(const Gemma& model, const std::f
   digests["config.json"] = write_digested_file(files, destination / "config.json", with_dtype(config, options.dtype));
   const std::filesystem::path generation = base_folder / "generation_config.json";
   const std::string generation_text = has_folder_entry(base_folder, "generation_config.json")
-                                          ? read_file(generation, kMaxConfigBytes)
+                                          ? with_end_of_turn(read_file(generation, kMaxConfigBytes), base_folder)
                                           : new_generation_config(base_folder);
   digests["generation_config.json"] =
       write_digested_file(files, destination / "generation_config.json", generation_text);

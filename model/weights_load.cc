@@ -42,13 +42,17 @@ void copy_into(const at::Tensor& parameter, const WeightFiles::Tensor& source) {
 
 }  // namespace
 
-void load_weights(Gemma& model, const std::filesystem::path& folder, const std::function<void()>& before_tensor) {
+Gemma load_gemma(const std::filesystem::path& folder, const GemmaOptions& options,
+                 const std::function<void()>& before_tensor) {
   at::NoGradGuard no_grad;
-  const WeightFiles files(folder, model.config());
+  const GemmaConfig config = load_gemma_config(folder);
+  const WeightFiles files(folder, config);
+  Gemma model(config, options);
   for (const Parameter& parameter : model.base_parameters()) {
     if (before_tensor) before_tensor();
     copy_into(parameter.tensor.detach(), files.text(parameter.name));
   }
+  return model;
 }
 
 }  // namespace gemma_sft

@@ -34,7 +34,7 @@ bool is_snapshot_of(const std::string& hub_id, const fs::path& folder) {
 
 std::map<std::string, std::string> write_folder(
     const fs::path& destination, FileSystem& files,
-    const std::function<std::map<std::string, std::string>(const fs::path&)>& write) {
+    const std::function<std::map<std::string, std::string>(const fs::path&)>& write, Existing existing) {
   const fs::path target = plain_path(destination);
   const fs::path parent = target.parent_path();
   const fs::path temporary = parent / fmt::format("{}new-{}", hidden_prefix(target), getpid());
@@ -56,10 +56,24 @@ std::map<std::string, std::string> write_folder(
   }
   files.sync_directory(temporary);
   if (fs::exists(fs::symlink_status(target))) {
+    if (existing == Existing::kRefuse) {
+      files.remove_tree(temporary);
+      throw Error(ErrorKind::kUsage,
+                  target.string() + ": is there by now, and was not when this began; it was left alone");
+    }
     files.remove_tree(away);
     files.rename(target, away);
   }
-  files.rename(temporary, target);
+  try {
+    files.rename(temporary, target);
+  } catch (...) {
+    try {
+      if (fs::exists(fs::symlink_status(away))) files.rename(away, target);
+    } catch (const std::exception&) {
+      // The first failure is the one to report; the next start of a run gives the name back.
+    }
+    throw;
+  }
   files.sync_directory(parent);
   files.remove_tree(away);
   return written;
@@ -71,14 +85,20 @@ void remove_left_overs(const fs::path& destination, FileSystem& files) {
   std::vector<fs::path> left_over;
   for (const fs::path& path : list_folder(target.parent_path())) {
     const std::string name = path.filename().string();
-    if (name.starts_with(prefix + "new-") || name.starts_with(prefix + "old-")) left_over.push_back(path);
+    if (name.starts_with(prefix + "old-") && !fs::exists(fs::symlink_status(target))) {
+      files.rename(path, target);  // the crash came before the new one had the name
+      files.sync_directory(target.parent_path());
+    } else if (name.starts_with(prefix + "new-") || name.starts_with(prefix + "old-")) {
+      left_over.push_back(path);
+    }
   }
   for (const fs::path& path : left_over) files.remove_tree(path);
 }
 
-std::string base_model_name(const std::string& configured, const fs::path& model_folder) {
-  if (can_be_hub_id(configured) && is_snapshot_of(configured, plain_path(model_folder))) return configured;
-  return fs::weakly_canonical(model_folder).string();
+AdapterBase adapter_base(const ModelSection& configured, const fs::path& model_folder) {
+  const std::string& name = configured.base_model;
+  if (can_be_hub_id(name) && is_snapshot_of(name, plain_path(model_folder))) return {name, configured.revision};
+  return {.name = fs::weakly_canonical(model_folder).string()};
 }
 
 RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& setup, const TrainState& state,
@@ -111,8 +131,7 @@ RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& 
   completion.final_model =
       write_folder(request.place.folder / kFinalModelName, files, [&](const fs::path& destination) {
         if (model.has_lora()) {
-          return export_adapter(model, base_model_name(config.model.base_model, setup.model_folder), destination,
-                                files);
+          return export_adapter(model, adapter_base(config.model, setup.model_folder), destination, files);
         }
         ExportOptions options;
         options.before_tensor = throw_if_stopped;

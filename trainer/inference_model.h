@@ -30,7 +30,8 @@ struct InferenceModelSource {
 struct InferenceModel {
   Gemma model;
   std::shared_ptr<const Tokenizer> tokenizer;
-  std::vector<int64_t> stop_ids;  // eos_token_id of generation_config.json (else <eos>), and <end_of_turn>
+  std::vector<int64_t> stop_ids;         // as transformers has them (model/model_folder.h), else <eos>
+  std::vector<int64_t> answer_stop_ids;  // these and <end_of_turn>: of what follows a prompt in the chat template
 };
 
 // Throws Error(kModel) and Error(kUsage).
@@ -39,13 +40,15 @@ InferenceModel load_inference_model(const InferenceModelSource& source);
 // What generated tokens say: without the stop token at their end.
 std::string text_of(const InferenceModel& source, const std::vector<int64_t>& output_ids);
 
-// Throws Error(kData) when the model has no room for a prompt of so many tokens. `place` is where the prompt stands.
-void require_fitting_prompt(const InferenceModel& source, const std::string& place, size_t tokens);
+// Throws Error(kModel) where an id of the tokenizer has no row in the model's embedding. `place` is where the text
+// stands.
+void require_known_ids(const InferenceModel& source, const std::string& place, const std::vector<int64_t>& ids);
+
+// The same, and Error(kData) where the model has no room for a prompt so long.
+void require_fitting_prompt(const InferenceModel& source, const std::string& place, const std::vector<int64_t>& ids);
 
 // Prompt and answer together are longer than the model's max_position_embeddings.
 bool is_beyond_maximum(const InferenceModel& source, size_t prompt_tokens, size_t answer_tokens);
-
-bool is_adapter_folder(const std::filesystem::path& folder);
 
 // The folder of the base model of a PEFT folder: `base` where given, else what adapter_config.json names (a path
 // relative to the working directory or to the adapter, or a hub id).

@@ -32,15 +32,6 @@ void refuse_row(const InputRow& row, size_t byte, std::string_view field, std::s
               fmt::format("{}:{}: {}: expected {}, found {}", row.place, byte + 1, field, expected, found));
 }
 
-std::optional<JsonValue> find_member(const JsonValue& object, std::string_view name) {
-  std::optional<JsonValue> found;
-  object.each_member([&](const JsonMember& member) {
-    if (member.name == name) found.emplace(member.value);
-    return !found;
-  });
-  return found;
-}
-
 std::string require_text(const InputRow& row, const JsonValue& value, std::string_view field) {
   if (value.kind() == JsonKind::kString) {
     std::string text = value.string();

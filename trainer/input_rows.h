@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -27,8 +26,6 @@ void each_input_row(const std::filesystem::path& file, const std::function<bool(
 [[noreturn]] void refuse_row(const InputRow& row, size_t byte, std::string_view field, std::string_view expected,
                              std::string_view found);
 
-// Nullopt: the object has no such member.
-std::optional<JsonValue> find_member(const JsonValue& object, std::string_view name);
 // A text that must not be empty, or Error(kData).
 std::string require_text(const InputRow& row, const JsonValue& value, std::string_view field);
 

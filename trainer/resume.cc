@@ -38,6 +38,8 @@ std::optional<fs::path> choose_checkpoint(const TrainRequest& request, const Che
                           request.place.folder.string(), reasons, describe_new_start(request.place)));
 }
 
+std::string or_none(const std::string& sha256) { return sha256.empty() ? "none" : sha256; }
+
 }  // namespace
 
 std::optional<ResumePoint> find_resume_point(const TrainRequest& request, const CheckpointFolders& folders,
@@ -58,6 +60,14 @@ std::optional<ResumePoint> find_resume_point(const TrainRequest& request, const 
                     "best begins anew",
                     checkpoint->string(), saved.state.best->step));
     saved.state.best.reset();
+  }
+  if (saved.origin.validation_sha256 != now.validation_sha256) {
+    observer.on_warning(fmt::format(
+        "{}: its evaluations were on other rows than those to come (SHA-256 of the validation file was {} and is {}), "
+        "and cannot be compared with them; the search for the best begins anew",
+        checkpoint->string(), or_none(saved.origin.validation_sha256), or_none(now.validation_sha256)));
+    saved.state.best.reset();
+    saved.state.evaluations_without_improvement = 0;
   }
   observer.on_note(fmt::format("continuing from {}", checkpoint->string()));
   return ResumePoint{*checkpoint, saved.state};

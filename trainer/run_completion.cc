@@ -47,6 +47,12 @@ void write_completion(const fs::path& run_folder, const RunCompletion& completio
   write_file_durably(files, run_folder / kCompletionName, document.dump(2) + "\n");
 }
 
+void remove_completion(const fs::path& run_folder, FileSystem& files) {
+  if (!fs::exists(fs::symlink_status(run_folder / kCompletionName))) return;
+  files.remove(run_folder / kCompletionName);
+  files.sync_directory(run_folder);
+}
+
 std::optional<RunCompletion> find_completion(const fs::path& run_folder, const std::string& run_id,
                                              const RunConfig& config) {
   try {

@@ -27,6 +27,8 @@ struct RunCompletion {
 };
 
 void write_completion(const std::filesystem::path& run_folder, const RunCompletion& completion, FileSystem& files);
+// The run goes on from here: it is complete no more, even if the power fails.
+void remove_completion(const std::filesystem::path& run_folder, FileSystem& files);
 
 // nullopt: the run is not complete, is another one's, was for another configuration, or a file of final_model is not as
 // it was.

@@ -78,15 +78,17 @@ std::vector<Question> read_questions(const EvaluationRequest& request) {
   return questions;
 }
 
-EvaluationLoss loss_of_question(InferenceModel& source, const Question& question, const std::string& file) {
-  const TokenizedExample tokens = tokenize_example(*source.tokenizer, *question.example, ControlTokens::kLiteral);
+EvaluationLoss loss_of_question(InferenceModel& source, const Question& question, ControlTokens mode,
+                                const std::string& file) {
+  const TokenizedExample tokens = tokenize_example(*source.tokenizer, *question.example, mode);
+  require_known_ids(source, fmt::format("{}:{}", file, question.line),
+                    {tokens.input_ids.begin(), tokens.input_ids.end()});
   const PackedBatch batch = pack({tokens}, {question.line}, file, {});
   return {.sum = loss_of(source.model, batch), .tokens = batch.target_tokens};
 }
 
-std::vector<int64_t> encode_prompt(const Tokenizer& tokenizer, const std::vector<Turn>& prompt) {
-  const std::vector<int32_t> ids =
-      encode_segments(tokenizer, render_for_generation(prompt), ControlTokens::kLiteral).input_ids;
+std::vector<int64_t> encode_prompt(const Tokenizer& tokenizer, const std::vector<Turn>& prompt, ControlTokens mode) {
+  const std::vector<int32_t> ids = encode_segments(tokenizer, render_for_generation(prompt), mode).input_ids;
   return {ids.begin(), ids.end()};
 }
 
@@ -109,12 +111,12 @@ EvaluationSummary run_evaluation(const EvaluationRequest& request,
                                                 .device = request.device,
                                                 .precision = request.precision,
                                                 .memory_remedy = request.memory_remedy});
+  const ControlTokens mode = request.parse_control_tokens ? ControlTokens::kParse : ControlTokens::kLiteral;
   for (Question& question : questions) {
-    question.prompt_ids = encode_prompt(*source.tokenizer, question.prompt);
-    require_fitting_prompt(source, fmt::format("{}:{}", request.input.string(), question.line),
-                           question.prompt_ids.size());
+    question.prompt_ids = encode_prompt(*source.tokenizer, question.prompt, mode);
+    require_fitting_prompt(source, fmt::format("{}:{}", request.input.string(), question.line), question.prompt_ids);
   }
-  const GenerationLimits limits{.max_new_tokens = request.max_new_tokens, .stop_ids = source.stop_ids};
+  const GenerationLimits limits{.max_new_tokens = request.max_new_tokens, .stop_ids = source.answer_stop_ids};
   EvaluationSummary summary;
   EvaluationLoss loss;
   SamplingOptions sampling = request.sampling;
@@ -127,7 +129,7 @@ EvaluationSummary run_evaluation(const EvaluationRequest& request,
       row.generated = text_of(source, answer);
       row.beyond_maximum = is_beyond_maximum(source, question.prompt_ids.size(), answer.size());
       if (!question.example) return;
-      const EvaluationLoss one = loss_of_question(source, question, request.input.string());
+      const EvaluationLoss one = loss_of_question(source, question, mode, request.input.string());
       loss.sum += one.sum;
       loss.tokens += one.tokens;
     });

@@ -21,6 +21,7 @@ struct EvaluationRequest {
   std::optional<std::string> base;
   std::filesystem::path input;  // rows of `format`; a row with "prompt" and "expected_answer" is taken, too
   DataFormat format = DataFormat::kTrainingExample;
+  bool parse_control_tokens = false;  // as dataset.parse_control_tokens of the training
   std::optional<int64_t> max_samples;
   int64_t max_new_tokens = 256;
   SamplingOptions sampling;

@@ -6,6 +6,7 @@
 #include "data/files/folder_entry.h"
 #include "model/adapter_config.h"
 #include "model/hub_cache.h"
+#include "model/peft_folder.h"
 #include "model/weights.h"
 #include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/checkpoint/state_file.h"
@@ -26,13 +27,13 @@ namespace fs = std::filesystem;
 struct Loaded {
   Gemma model;
   fs::path base;
-  std::string base_name;  // what an adapter says its base is
+  AdapterBase named_base;  // what an adapter says its base is
 };
 
 // The folder meant by the user: of a run its final model, or what comes closest to it.
 fs::path find_source(const fs::path& input) {
   if (fs::exists(input / kFinalModelName)) return input / kFinalModelName;
-  if (fs::exists(input / "config.json") || fs::exists(input / "adapter_config.json") ||
+  if (fs::exists(input / "config.json") || fs::exists(input / kAdapterConfigFile) ||
       fs::exists(input / kCheckpointManifestName)) {
     return input;
   }
@@ -67,20 +68,15 @@ GemmaOptions storage_options(const fs::path& base, ModelDtype written) {
 
 Gemma load_base(const fs::path& base, const GemmaOptions& options) {
   std::optional<Gemma> model;
-  with_memory_errors_explained({.phase = "loading the model", .remedy = "Use a machine with more memory."}, [&] {
-    const GemmaConfig shape = load_gemma_config(base);
-    const WeightFiles fit(base, shape);  // or are refused before room is made for the model
-    model.emplace(shape, options);
-    load_weights(*model, base, throw_if_stopped);
-  });
+  with_memory_errors_explained({.phase = "loading the model", .remedy = "Use a machine with more memory."},
+                               [&] { model.emplace(load_gemma(base, options, throw_if_stopped)); });
   return std::move(*model);
 }
 
 Loaded load_adapter_folder(const ExportRequest& request, const fs::path& folder) {
   const fs::path base = find_adapter_base(folder, request.base);
-  Loaded loaded{load_base(base, storage_options(base, output_dtype(request, base))), base, adapter_base_name(folder)};
-  loaded.model.add_lora(load_adapter_config(folder), /*seed=*/0);
-  load_adapter(loaded.model, folder);
+  Loaded loaded{load_base(base, storage_options(base, output_dtype(request, base))), base, read_adapter_base(folder)};
+  add_adapter(loaded.model, folder);
   return loaded;
 }
 
@@ -97,7 +93,7 @@ Loaded load_checkpoint_folder(const ExportRequest& request, const fs::path& fold
   const bool lora = origin.config.lora.rank > 0;
   GemmaOptions options = storage_options(base, output_dtype(request, base));
   if (!lora) options.storage_dtype = model_options(origin.precision, c10::Device(c10::kCPU)).storage_dtype;
-  Loaded loaded{load_base(base, options), base, base_model_name(origin.config.model.base_model, base)};
+  Loaded loaded{load_base(base, options), base, adapter_base(origin.config.model, base)};
   if (lora) loaded.model.add_lora(lora_options(origin.config.lora), /*seed=*/0);
   read_checkpoint_weights(folder, trained_weights(loaded.model));
   return loaded;
@@ -129,16 +125,17 @@ ExportResult run_export(const ExportRequest& request, FileSystem& files) {
                             "merged",
                             source.string()));
   }
-  write_folder(output, files, [&](const fs::path& destination) {
+  const auto write = [&](const fs::path& destination) {
     if (request.form == ExportedForm::kAdapter) {
-      return export_adapter(loaded.model, loaded.base_name, destination, files);
+      return export_adapter(loaded.model, loaded.named_base, destination, files);
     }
     ExportOptions options;
     options.before_tensor = throw_if_stopped;
     options.dtype = output_dtype(request, loaded.base);
     options.merge_lora = loaded.model.has_lora();
     return export_model(loaded.model, loaded.base, destination, files, options);
-  });
+  };
+  write_folder(output, files, write, Existing::kRefuse);
   return {source, loaded.base};
 }
 

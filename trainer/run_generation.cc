@@ -21,7 +21,8 @@ namespace fs = std::filesystem;
 struct PromptRow {
   std::string id;
   std::vector<int64_t> ids;
-  std::string place;  // for messages
+  std::string place;     // for messages
+  bool is_chat = false;  // in the chat template
 };
 
 std::vector<int64_t> widened(const std::vector<int32_t>& ids) { return {ids.begin(), ids.end()}; }
@@ -42,7 +43,7 @@ PromptRow parse_row(const InputRow& row, const Tokenizer& tokenizer, int64_t voc
                     const GenerationRequest& request) {
   const JsonValue object(row.line);
   if (object.kind() != JsonKind::kObject) refuse_row(row, object.byte(), "row", "a JSON object", object.description());
-  PromptRow prompt{row.place, {}, row.place};
+  PromptRow prompt{row.place, {}, row.place, false};
   if (const auto id = find_member(object, "id")) prompt.id = require_text(row, *id, "id");
   const auto text = find_member(object, "prompt");
   const auto ids = find_member(object, "input_ids");
@@ -51,6 +52,7 @@ PromptRow parse_row(const InputRow& row, const Tokenizer& tokenizer, int64_t voc
   }
   if (text) {
     prompt.ids = encode_prompt(tokenizer, require_text(row, *text, "prompt"), request);
+    prompt.is_chat = !request.raw;
     return prompt;
   }
   if (ids->kind() != JsonKind::kArray) refuse_row(row, ids->byte(), "input_ids", "an array", ids->description());
@@ -94,15 +96,15 @@ void run_generation(const GenerationRequest& request, const std::function<void(c
                                                 .precision = request.precision});
   std::vector<PromptRow> rows;
   if (request.prompt) {
-    rows.push_back({"prompt", encode_prompt(*source.tokenizer, *request.prompt, request), "--prompt"});
+    rows.push_back({"prompt", encode_prompt(*source.tokenizer, *request.prompt, request), "--prompt", !request.raw});
   } else {
     rows = read_rows(*request.input, source, request);
   }
-  for (const PromptRow& row : rows) require_fitting_prompt(source, row.place, row.ids.size());
-  const GenerationLimits limits{.max_new_tokens = request.max_new_tokens,
-                                .stop_ids = request.ignore_eos ? std::vector<int64_t>{} : source.stop_ids};
+  for (const PromptRow& row : rows) require_fitting_prompt(source, row.place, row.ids);
   uint64_t seed = request.sampling.seed;
   for (const PromptRow& row : rows) {
+    GenerationLimits limits{.max_new_tokens = request.max_new_tokens};
+    if (!request.ignore_eos) limits.stop_ids = row.is_chat ? source.answer_stop_ids : source.stop_ids;
     SamplingOptions sampling = request.sampling;
     sampling.seed = seed++;
     Sampler sampler(sampling);

@@ -43,11 +43,8 @@ Gemma load_in_fp32(const SelftestCase& reference, c10::Device device) {
   GemmaOptions options;
   options.device = device;
   std::optional<Gemma> model;
-  with_memory_errors_explained({.phase = "loading the model", .remedy = kRemedy}, [&] {
-    const WeightFiles fit(reference.model_folder(), reference.config);  // or are refused before room is made
-    model.emplace(reference.config, options);
-    load_weights(*model, reference.model_folder());
-  });
+  with_memory_errors_explained({.phase = "loading the model", .remedy = kRemedy},
+                               [&] { model.emplace(load_gemma(reference.model_folder(), options)); });
   return std::move(*model);
 }
 

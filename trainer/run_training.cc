@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 
 #include <exception>
+#include <optional>
 
+#include "configs/choice_names.h"
+#include "model/weight_files.h"
 #include "trainer/checkpoint/checkpoint_folders.h"
 #include "trainer/device.h"
 #include "trainer/evaluator.h"
@@ -71,8 +74,10 @@ class TrainingLoop {
       : config_(request.loaded.config),
         setup_(setup),
         model_(model),
+        run_folder_(request.place.folder),
         checkpoints_(checkpoints),
         rows_(rows),
+        files_(files),
         observer_(observer),
         optimizer_(model.trainable_parameters(), optimizer_options(config_.training)),
         train_step_(model, optimizer_,
@@ -111,7 +116,7 @@ class TrainingLoop {
 
  private:
   void train(const LargestMicroBatch& largest) {
-    rows_.truncate_after(state_);
+    if (!is_taken_back()) rows_.truncate_after(state_);  // rows of steps that were not saved
     observer_.on_start(state_.step, setup_.plan.total_steps);
     if (state_.step > 0) make_up_for_what_an_interruption_left_out();
     if (config_.training.preflight && goes_on()) preflight(largest);
@@ -121,6 +126,7 @@ class TrainingLoop {
       const double waited_before = stream_.waited_seconds();
       const double rate = setup_.plan.schedule.rate(state_.step);
       const StepStats stats = take_step(rate);
+      if (is_taken_back()) leave_the_old_future();
       advance(state_, batches_, stats);
       observer_.on_step(step_record(stats, rate, watch.seconds(), stream_.waited_seconds() - waited_before));
       check_skipped(state_, batches_, observer_);
@@ -202,11 +208,23 @@ class TrainingLoop {
                             what, describe_rows(batches_.micro_batches)));
   }
 
-  // A crash may have come between a save and its rotation, a signal between a step and its evaluation. A run that was
-  // taken back deletes nothing before its first new checkpoint.
+  // A crash may have come between a save and its rotation, a signal between a step and its evaluation.
   void make_up_for_what_an_interruption_left_out() {
-    if (!checkpoints_.steps().empty() && *checkpoints_.steps().rbegin() <= state_.step) saver_.rotate(state_);
-    if (evaluates_now() && state_.evaluated_step < state_.step) evaluate_and_save();
+    if (!is_taken_back()) saver_.rotate(state_);
+    if (!evaluates_now() || state_.evaluated_step >= state_.step) return;
+    if (is_taken_back()) leave_the_old_future();
+    evaluate_and_save();
+  }
+
+  // The folder has checkpoints, or the end, of a run that went further than where this one goes on.
+  bool is_taken_back() const { return !checkpoints_.steps().empty() && *checkpoints_.steps().rbegin() > state_.step; }
+
+  // Once a step is done, so that a start that fails changes nothing. In this order a crash leaves a run that was not
+  // taken back, only shorter: a plain start goes on from what is there, and its rows are there, too.
+  void leave_the_old_future() {
+    remove_completion(run_folder_, files_);
+    checkpoints_.remove_after(state_.step);
+    rows_.truncate_after(state_);
   }
 
   StepRecord step_record(const StepStats& stats, double rate, double seconds, double waited) const {
@@ -228,8 +246,10 @@ class TrainingLoop {
   const RunConfig& config_;
   const TrainSetup& setup_;
   Gemma& model_;
+  fs::path run_folder_;
   CheckpointFolders& checkpoints_;
   RunRows& rows_;
+  FileSystem& files_;
   RunObserver& observer_;
   TrainState state_;
   Optimizer optimizer_;
@@ -271,6 +291,21 @@ void write_down_failure(const TrainRequest& request, const TrainSetup& setup, Fi
     write_run_description(folder, request, setup, complete ? "finished" : "failed", files);
   } catch (const std::exception&) {
     // The disk may be full.
+  }
+}
+
+// Only the checkpoints could give the numbers that a finished run did not write, and they may be gone.
+void warn_of_another_dtype(const TrainRequest& request, const std::vector<RunObserver*>& observers) {
+  const std::optional<ModelDtype>& asked = request.loaded.config.output.model_dtype;
+  const fs::path model = request.place.folder / kFinalModelName;
+  if (!asked || !fs::exists(model / "config.json")) return;
+  const ModelDtype written = files_dtype(model);
+  if (written == *asked) return;
+  for (RunObserver* observer : observers) {
+    observer->on_warning(fmt::format(
+        "{}: is in {}, and output.model_dtype is {} now; gemma-sft export --input {} --dtype {} writes the "
+        "last checkpoint's weights so",
+        model.string(), choice_name(written), choice_name(*asked), request.place.folder.string(), choice_name(*asked)));
   }
 }
 
@@ -342,7 +377,10 @@ RunResult run_training(const TrainRequest& request, FileSystem& files, const std
   const RunLock lock(folder, files);
   if (request.resume == ResumeMode::kAuto) {
     const auto completion = find_completion(folder, request.place.id, config);
-    if (completion) return completed(request, *completion, RunOutcome::kAlreadyFinished);
+    if (completion) {
+      warn_of_another_dtype(request, observers);
+      return completed(request, *completion, RunOutcome::kAlreadyFinished);
+    }
   }
   RunRows rows(folder, config.output.log_samples, files);
   std::vector<RunObserver*> everyone = rows.observers();

@@ -12,7 +12,7 @@
 #include "configs/error.h"
 #include "data/files/file_system.h"
 #include "data/files/folder_entry.h"
-#include "model/adapter_config.h"
+#include "model/image_text_names.h"
 #include "model/json_fields.h"
 #include "model/weight_files.h"
 
@@ -183,7 +183,7 @@ std::optional<std::string> our_name(const std::string& name, const GemmaConfig& 
   if (name == "lm_head.weight" || (config.image_text && name == "language_model.lm_head.weight")) return kEmbedding;
   if (known.contains(name)) return name;
   if (!config.image_text) return std::nullopt;
-  const std::string ours = text_module_path(name);
+  const std::string ours = text_name(name);
   return known.contains(ours) ? std::optional<std::string>(ours) : std::nullopt;
 }
 

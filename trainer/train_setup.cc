@@ -15,6 +15,7 @@
 #include "model/chunked_cross_entropy.h"
 #include "model/hub_cache.h"
 #include "model/lora_targets.h"
+#include "model/model_folder.h"
 #include "model/weights.h"
 #include "trainer/activation_budget.h"
 #include "trainer/device.h"
@@ -55,6 +56,17 @@ fs::path require_validation_file(const std::string& configured, const fs::path& 
 
 void warn_about(const DatasetIndex& index, RunObserver& observer) {
   for (const std::string& warning : index_warnings(index, kSkippedRowsName)) observer.on_warning(warning);
+}
+
+// The result carries the base's template, and is asked by it.
+void warn_of_other_template(const fs::path& model_folder, RunObserver& observer) {
+  const std::string chat_template = read_chat_template(model_folder);
+  if (chat_template.empty() || is_gemma_template(chat_template)) return;
+  observer.on_warning(
+      fmt::format("{}: its chat template is not Gemma's (it has no <start_of_turn>), but rows are written as Gemma's "
+                  "turns: whoever "
+                  "asks the result by that template asks otherwise than it was taught",
+                  model_folder.string()));
 }
 
 // Evaluations that were asked for and cannot be, or say nothing.
@@ -100,6 +112,7 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
   setup.model_folder = find_base_model(config.model, config_file);
   require_utf8("model.base_model", fs::weakly_canonical(setup.model_folder));
   setup.model_config = load_gemma_config(setup.model_folder);
+  if (config.lora.rank == 0) require_carried_files(setup.model_folder);
   if (config.lora.rank > 0 && config.lora.init_from) {
     require_continuation(lora_options(config.lora), find_initial_adapter(config.lora, config_file), setup.model_config);
   }
@@ -141,6 +154,7 @@ TrainSetup prepare_training(const TrainRequest& request, RunObserver& observer,
 
   setup.plan = make_plan(config, *setup.index, setup.tokenizer->pad_id());
   for (const std::string& warning : plan_warnings(config, setup.plan.total_steps)) observer.on_warning(warning);
+  if (config.dataset.format != DataFormat::kTokens) warn_of_other_template(setup.model_folder, observer);
 
   setup.origin = {.config = config,
                   .precision = choose_precision(config.training.precision, setup.device),
@@ -164,9 +178,7 @@ Gemma load_model(const TrainSetup& setup, const RunConfig& config, const fs::pat
   options.activation_checkpointing = config.training.activation_checkpointing == ActivationCheckpointing::kOn;
   std::optional<Gemma> model;
   with_memory_errors_explained({"loading the model"}, [&] {
-    const WeightFiles fit(setup.model_folder, setup.model_config);  // or are refused before room is made for the model
-    model.emplace(setup.model_config, options);
-    load_weights(*model, setup.model_folder, throw_if_stopped);
+    model.emplace(load_gemma(setup.model_folder, options, throw_if_stopped));
     if (lora) model->add_lora(lora_options(config.lora), config.training.seed);
     if (lora && config.lora.init_from) load_adapter(*model, find_initial_adapter(config.lora, config_file));
   });

@@ -39,9 +39,9 @@ void TrainStep::rehearse(const PackedBatch& batch, int64_t times, int64_t step) 
 at::Tensor TrainStep::forward_and_backward(const PackedBatch& batch) {
   const DeviceBatch on_device = to_device(batch, model_.options().device);
   const at::Tensor hidden = model_.forward(on_device);
-  const at::Tensor loss = chunked_cross_entropy(hidden, model_.head_weight(), on_device.target_rows,
-                                                on_device.targets.index_select(0, on_device.target_rows),
-                                                {.logit_softcap = model_.config().logit_softcap});
+  const at::Tensor loss = chunked_cross_entropy(
+      hidden, model_.head_weight(), on_device.target_rows, on_device.targets.index_select(0, on_device.target_rows),
+      {.logit_softcap = model_.config().logit_softcap, .backward_starts_here = true});
   loss.backward();
   return loss.detach();
 }

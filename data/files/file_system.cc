@@ -101,6 +101,7 @@ std::optional<uint64_t> find_free_bytes(fs::path path) {
     if (path.empty() || path == path.parent_path()) return std::nullopt;
     path = path.parent_path();
   }
+  if (status.f_blocks == 0) return std::nullopt;  // a file system without a size, such as ramfs and some of FUSE
   return static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
 }
 
@@ -278,7 +279,7 @@ Error file_error(const std::string& operation, const fs::path& path, int error_n
     }
   }
   if (!sizes.empty()) message += ": " + sizes;
-  return Error(ErrorKind::kIo, message + remedy(error_number));
+  return Error(ErrorKind::kIo, message + remedy(error_number), error_number);
 }
 
 FileSystem& real_file_system() {

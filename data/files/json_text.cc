@@ -418,6 +418,16 @@ std::string JsonValue::description() const {
   return "";
 }
 
+std::optional<JsonValue> find_member(const JsonValue& object, std::string_view name) {
+  std::optional<JsonValue> found;
+  if (object.kind() != JsonKind::kObject) return found;
+  object.each_member([&](const JsonMember& member) {
+    if (member.name == name) found.emplace(member.value);
+    return !found;
+  });
+  return found;
+}
+
 int64_t column_of_member(std::string_view text, std::string_view name, std::optional<size_t> element) {
   int64_t column = 1;
   if (find_json_problem(text)) return column;

@@ -65,6 +65,9 @@ struct JsonMember {
   JsonValue value;
 };
 
+// nullopt: `object` is none, or has no such member.
+std::optional<JsonValue> find_member(const JsonValue& object, std::string_view name);
+
 // Column (from 1, in bytes) of the value of a member of the outermost object, or of its `element`-th element; 1 where
 // there is none or `text` is not one JSON value.
 int64_t column_of_member(std::string_view text, std::string_view name, std::optional<size_t> element = std::nullopt);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -15,6 +16,7 @@
 #include "data/files/pickle.h"
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
+#include "data/text/added_tokens.h"
 #include "data/text/sentencepiece_model.h"
 #include "data/text/tokenizer_json_reader.h"
 
@@ -48,6 +50,21 @@ std::string read_tokenizer_file(const std::filesystem::path& file, uint64_t max_
   } catch (const Error& error) {
     throw Error(ErrorKind::kModel, error.what());
   }
+}
+
+// transformers would read those of the folder, and text that spells one would have other ids than here.
+void require_no_added_tokens(const std::filesystem::path& model_file, size_t pieces) {
+  const std::filesystem::path folder = model_file.parent_path();
+  const std::optional<AddedTokens> added = find_added_tokens(folder, pieces);
+  if (!added) return;
+  const bool is_json = added->file.filename() == "tokenizer.json";
+  throw Error(ErrorKind::kModel,
+              fmt::format("{}: adds {} tokens, such as {}, to the {} pieces of tokenizer.model, which does not know "
+                          "them; {}",
+                          added->file.string(), added->count, quoted_excerpt(added->first), pieces,
+                          is_json ? "remove tokenizer.model, and tokenizer.json is read instead"
+                                  : "save the tokenizer with transformers, which writes a tokenizer.json, and remove "
+                                    "tokenizer.model"));
 }
 
 void require_id(int32_t id) {
@@ -168,6 +185,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& fo
       read_tokenizer_file(file, is_json ? kMaxTokenizerJsonBytes : SentencePieceModel::kMaxFileBytes);
   state->sha256 = sha256_hex(bytes);
   state->model = is_json ? read_tokenizer_json(bytes, state->name) : parse_sentencepiece_model(bytes, state->name);
+  if (!is_json && file != folder_or_file) require_no_added_tokens(file, state->model.pieces.size());
   state->plain = make_processor(state->model, state->name);
 
   const std::vector<Piece>& pieces = state->model.pieces;

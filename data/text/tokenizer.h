@@ -22,8 +22,9 @@ std::filesystem::path tokenizer_file(const std::filesystem::path& folder_or_file
 class Tokenizer {
  public:
   // Reads tokenizer_file(...). Throws Error(kModel) when it is absent or broken, when it is not of Gemma's kind (see
-  // sentencepiece_model.h and tokenizer_json_reader.h), or when what the chat template needs (<bos>, <eos>,
-  // <start_of_turn>, <end_of_turn>, "\n") are not single pieces.
+  // sentencepiece_model.h and tokenizer_json_reader.h), when what the chat template needs (<bos>, <eos>,
+  // <start_of_turn>, <end_of_turn>, "\n") are not single pieces, or when other files of the folder add tokens to
+  // tokenizer.model (added_tokens.h).
   static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& folder_or_file);
   ~Tokenizer();
 

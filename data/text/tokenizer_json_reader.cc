@@ -12,6 +12,7 @@
 #include "configs/error.h"
 #include "data/files/json_text.h"
 #include "data/files/utf8.h"
+#include "data/text/added_tokens.h"
 #include "data/text/piece_ids.h"
 
 namespace gemma_sft {
@@ -400,7 +401,7 @@ class Reader {
       piece.type = type_of(token);
     }
     std::stable_sort(past.begin(), past.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
-    while (!past.empty() && past.back().special) past.pop_back();
+    if (!past.empty() && past.back().special && past.back().text == kImageToken) past.pop_back();
     if (past.empty()) return;
     for (AddedToken& token : past) {
       if (token.id != static_cast<int64_t>(model_.pieces.size()) ||

@@ -21,8 +21,8 @@ inline constexpr uint64_t kMaxTokenizerJsonBytes = 64ull << 20;  // Gemma 3's ha
 // the rank of the piece. Of user-defined pieces only those come back that stand in added_tokens; the others are joined
 // from their pairs, as tokenizers does.
 //
-// Special tokens with ids past the vocabulary, such as Gemma 3's <image_soft_token>, are left out where nothing follows
-// them: no tokenizer.model has them. Other added tokens become user-defined pieces.
+// Gemma 3's <image_soft_token> past the vocabulary is left out where nothing follows it: no tokenizer.model has it.
+// Other tokens added there become pieces, special ones control tokens.
 //
 // `name` is used in messages. Throws Error(kModel) "NAME:line:column: ..." when `json` is no tokenizer.json, and when
 // it asks for anything that is not honoured. Padding, truncation, version and the post-processor change no text's ids

@@ -82,7 +82,7 @@ void loss_head(benchmark::State& state, at::ScalarType compute, at::ScalarType s
   const at::Tensor places = at::arange(kTokens, of(at::kLong));
   const at::Tensor targets = at::randint(kVocabulary, {kTokens}, of(at::kLong));
   for (auto _ : state) {
-    chunked_cross_entropy(hidden, weight, places, targets, {}).backward();
+    chunked_cross_entropy(hidden, weight, places, targets, {.backward_starts_here = true}).backward();
     hidden.mutable_grad().reset();
     weight.mutable_grad().reset();
   }
@@ -160,7 +160,7 @@ void training_pass(benchmark::State& state, const Shape& shape, at::ScalarType c
   for (auto _ : state) {
     const DeviceBatch on_device = to_device(batch, at::kCPU);
     chunked_cross_entropy(model.forward(on_device), model.head_weight(), on_device.target_rows,
-                          on_device.targets.index_select(0, on_device.target_rows), {})
+                          on_device.targets.index_select(0, on_device.target_rows), {.backward_starts_here = true})
         .backward();
     for (const Parameter& parameter : parameters) parameter.tensor.mutable_grad().reset();
   }

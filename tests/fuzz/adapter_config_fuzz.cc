@@ -23,8 +23,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace gemma_sft;
   static const bool written = write_weights();
   const auto folder = write_scratch("adapter/adapter_config.json", text_of(data, size)).parent_path();
-  std::string base;
-  if (!written || !accepts([&] { base = adapter_base_name(folder); })) return 0;
+  AdapterBase base;
+  if (!written || !accepts([&] { base = read_adapter_base(folder); })) return 0;
   LoraOptions options;
   if (!accepts([&] { options = load_adapter_config(folder); })) return 0;
   write_scratch("adapter/adapter_config.json", to_adapter_config_json(options, base, options.target_modules));

@@ -27,8 +27,7 @@ const fs::path kGolden = fs::path(GEMMA_SFT_SOURCE_DIR) / "tests" / "golden";
 // The model of a golden case with an adapter whose B is not zero.
 Gemma adapted(const std::string& name, const std::vector<std::string>& targets, uint64_t seed, int64_t rank = 3) {
   const fs::path base = kGolden / name / "model";
-  Gemma model(load_gemma_config(base), {});
-  load_weights(model, base);
+  Gemma model = load_gemma(base);
   model.add_lora({.rank = rank, .alpha = 6, .dropout = 0, .rslora = false, .target_modules = targets}, seed);
   at::NoGradGuard no_grad;
   for (const Parameter& parameter : model.lora_parameters()) {
@@ -50,7 +49,7 @@ std::string error_of(Gemma& model, const fs::path& folder) {
 TEST(Adapter, SavedAndLoadedIsTheSame) {
   const TempDir dir;
   const Gemma model = adapted("gemma-2-sharded", {"q_proj", "down_proj"}, 3);
-  const auto digests = export_adapter(model, "google/gemma-2-2b", dir.path(), real_file_system());
+  const auto digests = export_adapter(model, {"google/gemma-2-2b"}, dir.path(), real_file_system());
   EXPECT_EQ(digests.at("adapter_model.safetensors"), sha256_file(dir / "adapter_model.safetensors"));
   EXPECT_EQ(digests.at("adapter_config.json"), sha256_file(dir / "adapter_config.json"));
   EXPECT_EQ(digests.size(), 2u);
@@ -68,7 +67,7 @@ TEST(Adapter, SavedAndLoadedIsTheSame) {
 
 TEST(Adapter, NamesAndShapesAreThoseOfPeft) {
   const TempDir dir;
-  export_adapter(adapted("gemma-1-mqa", {"k_proj"}, 1), "", dir.path(), real_file_system());
+  export_adapter(adapted("gemma-1-mqa", {"k_proj"}, 1), {}, dir.path(), real_file_system());
   const SafetensorsFile file(dir / "adapter_model.safetensors");
   ASSERT_EQ(file.tensors().size(), 4u);
   const TensorInfo* a = file.find("base_model.model.model.layers.1.self_attn.k_proj.lora_A.weight");
@@ -82,7 +81,7 @@ TEST(Adapter, NamesAndShapesAreThoseOfPeft) {
 
 TEST(Adapter, LayersThatAreAdaptedOnlyInPartAreNamedByTheirWholePath) {
   const TempDir dir;
-  export_adapter(adapted("gemma-1-mqa", {"model.layers.1.mlp.*_proj", "q_proj"}, 1), "", dir.path(),
+  export_adapter(adapted("gemma-1-mqa", {"model.layers.1.mlp.*_proj", "q_proj"}, 1), {}, dir.path(),
                  real_file_system());
   EXPECT_THAT(load_adapter_config(dir.path()).target_modules,
               ElementsAre("model.layers.1.mlp.down_proj", "model.layers.1.mlp.gate_proj", "model.layers.1.mlp.up_proj",
@@ -92,7 +91,7 @@ TEST(Adapter, LayersThatAreAdaptedOnlyInPartAreNamedByTheirWholePath) {
 TEST(Adapter, OfAnImageTextModelNamesTheLanguageModelsLayersOnly) {
   const TempDir dir;
   const Gemma model = adapted("gemma-3-image-text", {"q_proj"}, 2);
-  export_adapter(model, "", dir.path(), real_file_system());
+  export_adapter(model, {}, dir.path(), real_file_system());
   const SafetensorsFile file(dir / "adapter_model.safetensors");
   EXPECT_NE(file.find("base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight"), nullptr);
   EXPECT_THAT(read_file(dir / "adapter_config.json"), HasSubstr("\"model.language_model.layers.5.self_attn.q_proj\""));
@@ -103,7 +102,7 @@ TEST(Adapter, OfAnImageTextModelNamesTheLanguageModelsLayersOnly) {
 
 TEST(Adapter, OneThatDoesNotFitIsRefusedWithEveryName) {
   const TempDir dir;
-  export_adapter(adapted("gemma-1-mqa", {"model.layers.0.mlp.up_proj", "model.layers.1.self_attn.v_proj"}, 1), "",
+  export_adapter(adapted("gemma-1-mqa", {"model.layers.0.mlp.up_proj", "model.layers.1.self_attn.v_proj"}, 1), {},
                  dir.path(), real_file_system());
   Gemma other = adapted("gemma-1-mqa", {"model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"}, 1, 2);
   EXPECT_EQ(error_of(other, dir.path()),
@@ -129,12 +128,8 @@ TEST(Adapter, AMergedExportIsBasePlusScaledProductAndLeavesTheRestAlone) {
     export_model(model, kGolden / name / "model", dir / folder, real_file_system(),
                  {.dtype = ModelDtype::kFp32, .merge_lora = std::string(folder) == "merged"});
   }
-  const auto loaded = [&](const fs::path& folder) {
-    Gemma read(load_gemma_config(folder), {});
-    load_weights(read, folder);
-    return read;
-  };
-  const Gemma merged = loaded(dir / "merged"), plain = loaded(dir / "base"), before = loaded(kGolden / name / "model");
+  const Gemma merged = load_gemma(dir / "merged"), plain = load_gemma(dir / "base"),
+              before = load_gemma(kGolden / name / "model");
   const std::vector<Parameter> lora = model.lora_parameters();
   size_t changed = 0;
   for (size_t i = 0; i < before.base_parameters().size(); ++i) {

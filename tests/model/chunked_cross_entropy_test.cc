@@ -120,6 +120,21 @@ TEST(CrossEntropyByHand, BackwardTwiceIsRefused) {
   EXPECT_THROW(loss.backward(), Error);
 }
 
+TEST(CrossEntropyByHand, TheLossThatBackwardStartsFromTakesNoFactor) {
+  const at::Tensor hidden = random({3, 4}, 1, 1).requires_grad_(true),
+                   weight = random({5, 4}, 1, 2).requires_grad_(true);
+  const at::Tensor rows = integers({0, 2}), targets = integers({1, 4});
+  chunked_cross_entropy(hidden, weight, rows, targets, {}).backward();
+  const at::Tensor hidden_gradient = hidden.grad(), weight_gradient = weight.grad();
+  hidden.mutable_grad().reset();
+  weight.mutable_grad().reset();
+  chunked_cross_entropy(hidden, weight, rows, targets, {.backward_starts_here = true}).backward();
+  EXPECT_TRUE(hidden.grad().equal(hidden_gradient));
+  EXPECT_TRUE(weight.grad().equal(weight_gradient));
+  const at::Tensor loss = chunked_cross_entropy(hidden, weight, rows, targets, {.backward_starts_here = true});
+  EXPECT_THROW(loss.mul(0.5).backward(), Error);
+}
+
 // bf16 compute with fp32 masters: the gradient arrives in fp32 and is summed in fp32 over the chunks.
 TEST(CrossEntropyByHand, MixedPrecisionGivesAWideWeightGradient) {
   const at::Tensor hidden = random({40, 16}, 1.0, 1).to(at::kBFloat16).requires_grad_(true);

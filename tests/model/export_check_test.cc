@@ -42,7 +42,7 @@ class ExportCheck : public ::testing::Test {
     fs::create_directory(dir_ / "tokenizer");
     fs::copy_file(fs::path(GEMMA_SFT_SOURCE_DIR) / "tests/data/fixtures/tiny_tokenizer.model",
                   dir_ / "tokenizer/tokenizer.model");
-    dir_.write("tokenizer/tokenizer_config.json", "{}");
+    dir_.write("tokenizer/tokenizer_config.json", R"({"chat_template": "{{ '<start_of_turn>' }}"})");
     init_model_folder(*find_preset("tiny-gemma-3"), dir_ / "tokenizer", dir_ / "model", ModelDtype::kBf16, 1,
                       real_file_system());
     list_digests("model");
@@ -76,7 +76,7 @@ class ExportCheck : public ::testing::Test {
     fs::remove_all(dir_ / "adapter");
     fs::create_directory(dir_ / "adapter");
     dir_.write("adapter/adapter_config.json",
-               to_adapter_config_json({.rank = 2, .alpha = 4, .target_modules = {}}, base, targets));
+               to_adapter_config_json({.rank = 2, .alpha = 4, .target_modules = {}}, {base}, targets));
     std::vector<TensorSource> sources;
     for (const Tensor& tensor : tensors) {
       auto values = std::make_shared<std::vector<float>>(tensor.shape[0] * tensor.shape[1], 0.5f);
@@ -163,6 +163,31 @@ TEST_F(ExportCheck, WeightsOneFolderDownAreNoted) {
   const ExportVerdict verdict = verify_export(dir_ / "model");
   EXPECT_THAT(verdict.problems, IsEmpty());
   EXPECT_THAT(verdict.notes, ElementsAre(HasSubstr("other holds weights, too")));
+}
+
+TEST_F(ExportCheck, WhatAChatWouldMissIsNoted) {
+  fs::remove(dir_ / "model" / kDigestListName);
+  const auto notes_with = [&](const std::string& name, const std::string& bytes) {
+    const std::string before = read_file(dir_ / "model" / name);
+    dir_.write("model/" + name, bytes);
+    const ExportVerdict verdict = verify_export(dir_ / "model");
+    dir_.write("model/" + name, before);
+    EXPECT_THAT(verdict.problems, IsEmpty());
+    return verdict.notes;
+  };
+  EXPECT_THAT(notes_with("tokenizer_config.json", "{}"), ::testing::Contains(HasSubstr("there is no chat template")));
+  EXPECT_THAT(notes_with("tokenizer_config.json", R"({"chat_template": "<|im_start|>"})"),
+              ::testing::Contains(HasSubstr("is not Gemma's")));
+  EXPECT_THAT(notes_with("generation_config.json", R"({"eos_token_id": 1})"),
+              ::testing::Contains(HasSubstr("does not have <end_of_turn>")));
+}
+
+TEST_F(ExportCheck, RanksThatAreScaledByTheirRootAreNotedForTheConverterThatDoesNotReadIt) {
+  fs::remove(dir_ / "adapter" / kDigestListName);
+  std::string config = read_file(dir_ / "adapter/adapter_config.json");
+  config.replace(config.find("\"use_rslora\": false"), 19, "\"use_rslora\": true");
+  dir_.write("adapter/adapter_config.json", config);
+  EXPECT_THAT(verify_export(dir_ / "adapter").notes, ::testing::Contains(HasSubstr("llama.cpp")));
 }
 
 struct Damage {

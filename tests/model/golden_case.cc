@@ -10,7 +10,7 @@
 #include "data/batches/packer.h"
 #include "data/files/json_text.h"
 #include "data/files/safetensors.h"
-#include "model/adapter_config.h"
+#include "model/image_text_names.h"
 #include "model/weights.h"
 
 namespace gemma_sft {
@@ -58,9 +58,7 @@ Gemma load_golden_model(const std::string& name, const GemmaOptions& given) {
   const fs::path folder = golden_folder(name) / "model";
   GemmaOptions options = given;
   options.device = test_device();
-  Gemma model(load_gemma_config(folder), options);
-  load_weights(model, folder);
-  return model;
+  return load_gemma(folder, options);
 }
 
 NamedTensors read_tensors(const fs::path& path) {
@@ -77,7 +75,7 @@ NamedTensors read_tensors(const fs::path& path) {
 NamedTensors tensors_of_model(const NamedTensors& tensors, const std::string& prefix) {
   NamedTensors found;
   for (const auto& [name, tensor] : tensors) {
-    if (name.starts_with(prefix)) found[text_module_path(name.substr(prefix.size()))] = tensor;
+    if (name.starts_with(prefix)) found[text_name(name.substr(prefix.size()))] = tensor;
   }
   return found;
 }

@@ -26,8 +26,8 @@ const std::string kOther = "89abcdef0123456789abcdef0123456789abcdef";
 class HubCache : public ::testing::Test {
  protected:
   void SetUp() override {
-    for (const char* name :
-         {"HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}) {
+    for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TEST_DISK", "HF_HOME", "XDG_CACHE_HOME",
+                             "HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}) {
       const char* value = std::getenv(name);
       before_[name] = value == nullptr ? std::nullopt : std::optional<std::string>(value);
       ::unsetenv(name);
@@ -86,7 +86,7 @@ TEST_F(HubCache, AFolderWithoutConfigAFileAndNothingAreErrors) {
   EXPECT_NE(error_of("../google/gemma"), "");
 }
 
-TEST_F(HubCache, TheFourPlacesOfTheCacheInTheirOrder) {
+TEST_F(HubCache, ThePlacesOfTheCacheInTheirOrder) {
   const fs::path by_home = put_model("home/.cache/huggingface/hub");
   EXPECT_EQ(require_model_folder("google/gemma-2b-it", std::nullopt), by_home);
   const fs::path by_xdg = put_model("xdg/huggingface/hub");
@@ -95,6 +95,15 @@ TEST_F(HubCache, TheFourPlacesOfTheCacheInTheirOrder) {
   const fs::path by_hf_home = put_model("hf/hub");
   set("HF_HOME", (dir_ / "hf").string());
   EXPECT_EQ(require_model_folder("google/gemma-2b-it", std::nullopt), by_hf_home);
+  const fs::path by_old_name = put_model("disk/old");
+  set("HF_TEST_DISK", (dir_ / "disk").string());
+  set("HUGGINGFACE_HUB_CACHE", "$HF_TEST_DISK/old");
+  EXPECT_EQ(require_model_folder("google/gemma-2b-it", std::nullopt), by_old_name);
+  set("HUGGINGFACE_HUB_CACHE", "${HF_TEST_DISK}/old");
+  EXPECT_EQ(require_model_folder("google/gemma-2b-it", std::nullopt), by_old_name);
+  const fs::path unknown = put_model("$HF_TEST_UNKNOWN/${");
+  set("HUGGINGFACE_HUB_CACHE", (dir_ / "$HF_TEST_UNKNOWN/${").string());
+  EXPECT_EQ(require_model_folder("google/gemma-2b-it", std::nullopt), unknown);
   const fs::path by_cache = put_model("home/cache");
   set("HF_HUB_CACHE", "~/cache");
   EXPECT_EQ(require_model_folder("google/gemma-2b-it", std::nullopt), by_cache);

@@ -29,9 +29,7 @@ const fs::path kGolden = fs::path(GEMMA_SFT_SOURCE_DIR) / "tests" / "golden";
 Gemma loaded(const fs::path& folder, c10::ScalarType storage = at::kFloat) {
   GemmaOptions options;
   options.storage_dtype = storage;
-  Gemma model(load_gemma_config(folder), options);
-  load_weights(model, folder);
-  return model;
+  return load_gemma(folder, options);
 }
 
 std::map<std::string, std::string> exported(const Gemma& model, const fs::path& base, const fs::path& destination,
@@ -171,9 +169,12 @@ TEST(Weights, TokenizerAndGenerationFilesComeFromTheBase) {
 }
 
 TEST(Weights, AFolderOfAnotherShapeIsRefused) {
-  Gemma model(load_gemma_config(kGolden / "gemma-1-mqa" / "model"), {});
+  const TempDir dir;
+  fs::copy(kGolden / "gemma-1-mha-bf16" / "model", dir.path(), fs::copy_options::recursive);
+  fs::copy_file(kGolden / "gemma-1-mqa" / "model" / "config.json", dir / "config.json",
+                fs::copy_options::overwrite_existing);
   try {
-    load_weights(model, kGolden / "gemma-1-mha-bf16" / "model");
+    load_gemma(dir.path());
     FAIL();
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("model.embed_tokens.weight: [96, 40], expected [96, 32]"));

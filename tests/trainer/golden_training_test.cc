@@ -124,8 +124,7 @@ TEST_P(GoldenTraining, TwentyStepsOfAnAdapterAndItsMergedModelEqualTheReference)
     final_weights["base_model.model." + name] = tensor;
   }
   Gemma model = load_golden_model(name_);
-  model.add_lora(load_adapter_config(adapter), 1);
-  load_adapter(model, adapter);
+  add_adapter(model, adapter);
   expect_within(train_and_compare(model, facts.at("settings"), rows_, run, final_weights, Layout::kPacked),
                 facts.at("tolerances"), "");
 
@@ -134,8 +133,7 @@ TEST_P(GoldenTraining, TwentyStepsOfAnAdapterAndItsMergedModelEqualTheReference)
                {.dtype = ModelDtype::kFp32, .merge_lora = true});
   GemmaOptions options;
   options.device = test_device();
-  Gemma merged(load_gemma_config(merged_folder.path()), options);
-  load_weights(merged, merged_folder.path());
+  Gemma merged = load_gemma(merged_folder.path(), options);
   const c10::NoGradGuard no_grad;
   const PackedBatch batch = make_batch(read_tensors(golden_folder(name_) / "expected.safetensors"), Layout::kPacked);
   const at::Tensor of_merged = merged.logits(merged.forward(to_device(batch, test_device()))).to(at::kCPU);

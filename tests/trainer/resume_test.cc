@@ -229,17 +229,57 @@ TEST_F(ResumeTest, a_named_checkpoint_takes_the_run_back_and_supersedes_what_cam
   EXPECT_THAT(error_of(request, ErrorKind::kCheckpoint), HasSubstr("checkpoint-5"));
 }
 
-TEST_F(ResumeTest, a_run_taken_back_deletes_nothing_before_its_first_new_checkpoint) {
+TEST_F(ResumeTest, a_run_taken_back_changes_nothing_before_a_step_is_done) {
+  struct FailAtTheStart : RunObserver {
+    void on_start(int64_t, int64_t) override { throw Error(ErrorKind::kIo, "the machine goes down"); }
+  };
+  const auto wanted = uninterrupted();
+  TrainRequest request = stopped_run();
+  const std::string rows = read_file(tiny_.run_folder() / "metrics.jsonl");
+  request.resume = ResumeMode::kFolder;
+  request.resume_folder = tiny_.run_folder() / "checkpoint-4";
+  FailAtTheStart failing;
+  EXPECT_THROW(run_training(request, real_file_system(), {&failing}), Error);
+  EXPECT_TRUE(verify_checkpoint(tiny_.run_folder() / "checkpoint-6").manifest);
+  EXPECT_EQ(read_file(tiny_.run_folder() / "metrics.jsonl"), rows);
+  request.resume = ResumeMode::kAuto;
+  EXPECT_EQ(train(request, &observer_).outcome, RunOutcome::kFinished);
+  EXPECT_EQ(observer_.first_step, 6);
+  EXPECT_EQ(digests_of_results(tiny_.run_folder()), wanted);
+}
+
+// A finished run too: the end of it that is on the disk is no longer its end.
+TEST_F(ResumeTest, a_run_taken_back_and_killed_after_a_step_is_continued_from_where_it_was_taken_back_to) {
   struct FailInFirstStep : RunObserver {
     void on_step(const StepRecord&) override { throw Error(ErrorKind::kIo, "the machine goes down"); }
   };
-  TrainRequest request = stopped_run();
+  const Assignments assignments = kEight + Assignments{"output.keep_checkpoints=5"};
+  TrainRequest other = tiny_.request(assignments, "uninterrupted");
+  other.place.id = "run";
+  ASSERT_EQ(train(other).outcome, RunOutcome::kFinished);
+  TrainRequest request = tiny_.request(assignments);
+  ASSERT_EQ(train(request).outcome, RunOutcome::kFinished);
   request.resume = ResumeMode::kFolder;
   request.resume_folder = tiny_.run_folder() / "checkpoint-4";
   FailInFirstStep failing;
   EXPECT_THROW(run_training(request, real_file_system(), {&failing}), Error);
-  EXPECT_TRUE(verify_checkpoint(tiny_.run_folder() / "checkpoint-4").manifest);
-  EXPECT_TRUE(verify_checkpoint(tiny_.run_folder() / "checkpoint-6").manifest);
+  EXPECT_FALSE(fs::exists(tiny_.run_folder() / "checkpoint-6"));
+  request.resume = ResumeMode::kAuto;
+  EXPECT_EQ(train(request, &observer_).outcome, RunOutcome::kFinished);
+  EXPECT_EQ(observer_.first_step, 4);
+  EXPECT_EQ(digests_of_results(tiny_.run_folder()), digests_of_results(tiny_.run_folder("uninterrupted")));
+  EXPECT_EQ(lasting_metrics(tiny_.run_folder()), lasting_metrics(tiny_.run_folder("uninterrupted")));
+}
+
+TEST_F(ResumeTest, evaluations_on_other_rows_do_not_choose_the_best_checkpoint) {
+  const fs::path validation = tiny_.files().write("validation.jsonl", make_rows(3));
+  const Assignments assignments = kEight + Assignments{"dataset.validation_path=" + validation.string(),
+                                                       "evaluation.every=2", "evaluation.keep_best=true"};
+  StopAfter stopper(6);
+  ASSERT_EQ(train(tiny_.request(assignments), &stopper).outcome, RunOutcome::kStopped);
+  tiny_.files().write("validation.jsonl", make_rows(4));
+  EXPECT_EQ(train(tiny_.request(assignments), &observer_).outcome, RunOutcome::kFinished);
+  EXPECT_THAT(observer_.warnings, Contains(HasSubstr("the search for the best begins anew")));
 }
 
 TEST_F(ResumeTest, a_run_may_start_from_another_run_s_checkpoint) {

@@ -71,6 +71,13 @@ TEST_F(RunEvaluationTest, counts_the_answers_that_are_exactly_right) {
   EXPECT_EQ(rows_[0].prompt, "Hello");
 }
 
+TEST_F(RunEvaluationTest, control_tokens_in_a_row_are_text_unless_asked_for) {
+  EvaluationRequest asked = request(R"({"prompt": "a<unused7>b", "response": "c<unused7>d"})");
+  const EvaluationSummary literal = run(asked);
+  asked.parse_control_tokens = true;
+  EXPECT_LT(run(asked).target_tokens, literal.target_tokens);
+}
+
 TEST_F(RunEvaluationTest, the_loss_of_random_weights_is_that_of_a_uniform_guess) {
   const EvaluationSummary summary = run(request(make_rows(6)));
   ASSERT_TRUE(summary.loss);

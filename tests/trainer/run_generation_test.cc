@@ -4,11 +4,18 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "configs/error.h"
 #include "data/files/file_system.h"
+#include "data/files/safetensors.h"
 #include "data/text/chat_template.h"
+#include "data/text/tokenizer.h"
+#include "model/gemma_config.h"
+#include "model/weight_files.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/stop_signal.h"
 
@@ -113,6 +120,52 @@ TEST_F(RunGenerationTest, generation_stops_where_generation_config_says_and_the_
   EXPECT_EQ(stopped.output_ids, std::vector<int64_t>(all.output_ids.begin(), first + 1));
   EXPECT_EQ(stopped.text,
             Tokenizer::load(tiny_.base_model())->decode({stopped.output_ids.begin(), stopped.output_ids.end() - 1}));
+}
+
+// As transformers does: after ids or a raw text only what generation_config.json says ends the answer.
+TEST_F(RunGenerationTest, the_turns_end_stops_an_answer_in_the_template_and_no_other) {
+  tiny_.files().write("base/generation_config.json", R"({"eos_token_id": 1})");
+  const int64_t end = Tokenizer::load(tiny_.base_model())->end_of_turn_id();
+  GenerationRequest chat = request("Hello"),
+                    raw = request("<start_of_turn>user\nHello<end_of_turn>\n<start_of_turn>model\n");
+  raw.raw = true;
+  chat.sampling.temperature = raw.sampling.temperature = 10;  // about any piece
+  chat.max_new_tokens = raw.max_new_tokens = 150;
+  bool seen = false;
+  for (uint64_t seed = 0; seed < 40 && !seen; ++seed) {
+    chat.sampling.seed = raw.sampling.seed = seed;
+    const std::vector<int64_t> all = run(raw)[0].output_ids;
+    const auto at = std::find(all.begin(), all.end(), end);
+    seen = at != all.end() && at + 1 != all.end();
+    if (!seen) continue;
+    EXPECT_EQ(run(chat)[0].output_ids, std::vector<int64_t>(all.begin(), at + 1));
+  }
+  EXPECT_TRUE(seen);
+}
+
+TEST_F(RunGenerationTest, a_tokenizer_with_more_pieces_than_the_model_has_rows_is_named_and_crashes_nothing) {
+  json config = json::parse(read_file(tiny_.base_model() / "config.json"));
+  GemmaConfig smaller = load_gemma_config(tiny_.base_model());
+  smaller.vocab_size = 260;
+  const auto pieces = Tokenizer::load(tiny_.base_model())->size();
+  ASSERT_GT(pieces, smaller.vocab_size);
+  const std::filesystem::path folder = tiny_.files() / "smaller";
+  std::filesystem::create_directory(folder);
+  config["vocab_size"] = smaller.vocab_size;
+  tiny_.files().write("smaller/config.json", config.dump());
+  std::filesystem::copy_file(tiny_.base_model() / "tokenizer.model", folder / "tokenizer.model");
+  std::vector<TensorSource> tensors;
+  for (const NamedShape& tensor : text_tensors(smaller)) {
+    int64_t count = 1;
+    for (const int64_t size : tensor.shape) count *= size;
+    const auto values = std::make_shared<std::vector<float>>(count, 0.01f);
+    tensors.push_back(
+        {tensor.name, TensorDtype::kF32, tensor.shape, [values]() -> const void* { return values->data(); }});
+  }
+  write_safetensors(real_file_system(), folder / "model.safetensors", tensors);
+  GenerationRequest asked = request("Hello wonderful world");
+  asked.model = folder.string();
+  EXPECT_THAT(error_of(asked, ErrorKind::kModel), HasSubstr("and the model's embedding has 260 rows"));
 }
 
 TEST_F(RunGenerationTest, an_answer_beyond_the_models_positions_is_marked) {

@@ -93,6 +93,22 @@ TEST_F(RunTrainingTest, completed_json_is_the_last_file_that_is_written) {
   EXPECT_THAT(read_file(tiny_.run_folder() / "run_manifest.json"), HasSubstr("finished"));
 }
 
+TEST_F(RunTrainingTest, a_finished_run_in_another_dtype_than_asked_for_says_so) {
+  train({"training.max_steps=2"});
+  observer_.warnings.clear();
+  EXPECT_EQ(train({"training.max_steps=2", "output.model_dtype=bf16"}).outcome, RunOutcome::kAlreadyFinished);
+  EXPECT_THAT(observer_.warnings, Contains(HasSubstr("is in fp32, and output.model_dtype is bf16 now")));
+}
+
+TEST_F(RunTrainingTest, what_the_result_will_carry_is_looked_at_before_the_training) {
+  fs::remove(tiny_.base_model() / "generation_config.json");
+  fs::create_symlink("/etc/hostname", tiny_.base_model() / "generation_config.json");
+  std::string message;
+  EXPECT_EQ(kind_of_failure(tiny_.request({"training.max_steps=2"}), message), ErrorKind::kModel);
+  EXPECT_THAT(message, HasSubstr("generation_config.json"));
+  EXPECT_TRUE(observer_.steps.empty());
+}
+
 TEST_F(RunTrainingTest, a_base_with_tokenizer_json_alone_trains_alike_and_keeps_its_files) {
   train({"training.max_steps=4"}, "with-model");
   fs::remove(tiny_.base_model() / "tokenizer.model");

@@ -114,10 +114,6 @@ std::vector<std::string> lasting_metrics(const fs::path& run_folder) {
   return rows;
 }
 
-Gemma load_tiny_model(const TinyRun& run, const GemmaOptions& options) {
-  Gemma model(tiny_config(), options);
-  load_weights(model, run.base_model());
-  return model;
-}
+Gemma load_tiny_model(const TinyRun& run, const GemmaOptions& options) { return load_gemma(run.base_model(), options); }
 
 }  // namespace gemma_sft

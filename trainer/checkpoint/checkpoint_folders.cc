@@ -14,7 +14,22 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kHiddenPrefix = ".checkpoint-";
+// What hidden folders are: not complete yet, being deleted, replaced by a new one.
+constexpr const char* kNew = "new";
+constexpr const char* kOld = "old";
 constexpr const char* kReplaced = "replaced";
+
+// ".checkpoint-60.new-4711", as hidden_name makes them: the purpose; "" for other names, which are not ours.
+std::string purpose_of(std::string name) {
+  if (!name.starts_with(kHiddenPrefix)) return "";
+  const size_t dot = name.rfind('.'), dash = name.rfind('-');
+  const auto is_number = [](const std::string& text) {
+    return !text.empty() && text.find_first_not_of("0123456789") == text.npos;
+  };
+  if (dot == 0 || dash < dot || !is_number(name.substr(dash + 1))) return "";
+  if (!step_of_checkpoint_name(name.substr(1, dot - 1))) return "";
+  return name.substr(dot + 1, dash - dot - 1);
+}
 
 }  // namespace
 
@@ -38,19 +53,19 @@ void CheckpointFolders::open(const std::function<void()>& before_block) {
 }
 
 // A crash between the two renames of a replacement has left a checkpoint under a hidden name alone: it gets its name
-// back. Everything else that is hidden goes. What is visible is on the disk before that, or a power cut could bring
-// back names whose files are gone.
+// back. Everything else that hidden_name named goes. What is visible is on the disk before that, or a power cut could
+// bring back names whose files are gone.
 void CheckpointFolders::recover() {
   std::vector<fs::path> left_over;
   for (const fs::path& path : list_folder(run_folder_)) {
-    if (path.filename().string().starts_with(kHiddenPrefix)) left_over.push_back(path);
+    const std::string purpose = purpose_of(path.filename().string());
+    if (purpose == kNew || purpose == kOld || purpose == kReplaced) left_over.push_back(path);
   }
   if (left_over.empty()) return;
   for (const fs::path& path : left_over) {
     const std::string hidden = path.filename().string();
-    const size_t purpose = hidden.find(fmt::format(".{}-", kReplaced));
-    if (purpose == hidden.npos) continue;
-    const fs::path name = run_folder_ / hidden.substr(1, purpose - 1);
+    if (purpose_of(hidden) != kReplaced) continue;
+    const fs::path name = run_folder_ / hidden.substr(1, hidden.rfind('.') - 1);
     if (!fs::exists(fs::symlink_status(name))) files_.rename(path, name);
   }
   files_.sync_directory(run_folder_);
@@ -64,7 +79,7 @@ fs::path CheckpointFolders::hidden_name(int64_t step, const char* purpose) const
 }
 
 fs::path CheckpointFolders::begin(int64_t step, uint64_t bytes) {
-  const fs::path temporary = hidden_name(step, "new");
+  const fs::path temporary = hidden_name(step, kNew);
   files_.remove_tree(temporary);
   files_.require_space(run_folder_, bytes);
   files_.make_directories(temporary);
@@ -76,17 +91,13 @@ void CheckpointFolders::publish(const fs::path& temporary, int64_t step,
   const CheckpointManifest manifest{.run_id = run_id_, .step = step, .files = contents};
   const fs::path final_name = folder(step);
   if (fs::exists(fs::symlink_status(final_name))) {
-    const CheckpointVerdict existing = verify_checkpoint(final_name);
-    if (existing.manifest && existing.manifest->run_id != run_id_) {
-      throw Error(ErrorKind::kCheckpoint,
-                  fmt::format("{}: belongs to run {}, and run {} is to save its step {} there; move it away",
-                              final_name.string(), existing.manifest->run_id, run_id_, step));
-    }
+    const CheckpointVerdict existing = verify_checkpoint(final_name, run_id_);
     if (existing.manifest == manifest) {
       files_.remove_tree(temporary);
       steps_.insert(step);
       return;
     }
+    if (!existing.manifest && is_somebody_elses(final_name, run_id_)) set_aside(step);
   }
   write_new_file(files_, temporary / kCheckpointManifestName, to_json(manifest));
   files_.sync_directory(temporary);
@@ -117,6 +128,19 @@ void CheckpointFolders::replace(const fs::path& temporary, int64_t step) {
   files_.remove_tree(replaced);
 }
 
+void CheckpointFolders::set_aside(int64_t step) {
+  fs::path aside;
+  for (int64_t number = 1; aside.empty() || fs::exists(fs::symlink_status(aside)); ++number) {
+    aside = run_folder_ / fmt::format("{}.aside-{}", checkpoint_name(step), number);
+  }
+  files_.rename(folder(step), aside);
+  files_.sync_directory(run_folder_);
+}
+
+void CheckpointFolders::remove_after(int64_t step) {
+  while (!steps_.empty() && *steps_.rbegin() > step) remove_checkpoint(*steps_.rbegin());
+}
+
 void CheckpointFolders::rotate(int64_t newest_step, std::optional<int64_t> best_step) {
   std::vector<int64_t> doomed;
   int64_t kept = 0;
@@ -131,7 +155,7 @@ void CheckpointFolders::rotate(int64_t newest_step, std::optional<int64_t> best_
 }
 
 void CheckpointFolders::remove_checkpoint(int64_t step) {
-  const fs::path away = hidden_name(step, "old");
+  const fs::path away = hidden_name(step, kOld);
   files_.remove_tree(away);
   files_.rename(folder(step), away);
   files_.sync_directory(run_folder_);

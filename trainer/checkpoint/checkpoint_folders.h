@@ -36,17 +36,21 @@ class CheckpointFolders {
 
   // An empty temporary folder for a checkpoint of about `bytes` bytes; throws Error(kIo) when there is no room for it.
   std::filesystem::path begin(int64_t step, uint64_t bytes);
-  // Makes it visible under its final name, on disk. A checkpoint of that step with the same content stays; another one
-  // is replaced.
+  // Makes it visible under its final name, on disk. A checkpoint of that step with the same content stays, another one
+  // of this run or a broken one is replaced. What is somebody else's (is_somebody_elses) is set aside as
+  // checkpoint-<step>.aside-<n> and never deleted.
   void publish(const std::filesystem::path& temporary, int64_t step, const std::map<std::string, FileDigest>& contents);
-  // Deletes what is neither one of the newest `keep` nor `best_step`. Checkpoints past `newest_step`, where the run now
-  // stands, were left by a run that went further before it was taken back to an earlier step: they are superseded and
-  // go, too.
+  // Deletes the checkpoints of this run past `step`, the newest first: it was taken back to `step`, and what came after
+  // is superseded.
+  void remove_after(int64_t step);
+  // Deletes what is neither one of the newest `keep` nor `best_step`, and everything past `newest_step`, where the run
+  // now stands.
   void rotate(int64_t newest_step, std::optional<int64_t> best_step);
 
  private:
   void recover();
   void replace(const std::filesystem::path& temporary, int64_t step);
+  void set_aside(int64_t step);
   void remove_checkpoint(int64_t step);
   std::filesystem::path hidden_name(int64_t step, const char* purpose) const;
 

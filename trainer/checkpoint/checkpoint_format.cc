@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
+#include "data/files/file_system.h"
 #include "data/files/folder_entry.h"
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
@@ -74,6 +76,10 @@ void check_file(const fs::path& path, const FileDigest& expected, const std::fun
   }
 }
 
+bool is_lack_of_resources(int error_number) {
+  return error_number == ENOMEM || error_number == EMFILE || error_number == ENFILE;
+}
+
 CheckpointManifest verify_or_reject(const fs::path& folder, const std::function<void()>& before_block) {
   if (fs::is_symlink(fs::symlink_status(folder))) throw Rejected("is a symbolic link, not a folder");
   if (!fs::is_directory(folder)) throw Rejected("is not a folder");
@@ -123,6 +129,19 @@ std::string to_json(const CheckpointManifest& manifest) {
   return document.dump(2) + "\n";
 }
 
+bool is_somebody_elses(const fs::path& path, const std::string& run_id) {
+  if (!fs::is_directory(fs::symlink_status(path))) return true;
+  const fs::path manifest_path = path / kCheckpointManifestName;
+  if (!fs::exists(fs::symlink_status(manifest_path))) return !fs::exists(fs::symlink_status(path / kStateFileName));
+  try {
+    const json manifest = read_json_document(manifest_path);
+    return !manifest.is_object() || manifest.value("format", json()) != kFormatName ||
+           manifest.value("version", json()) != kCheckpointVersion || manifest.value("run_id", json()) != run_id;
+  } catch (const Error&) {
+    return false;  // broken
+  }
+}
+
 CheckpointVerdict verify_checkpoint(const fs::path& folder, const std::optional<std::string>& run_id,
                                     const std::function<void()>& before_block) {
   CheckpointVerdict verdict{folder, std::nullopt, {}};
@@ -132,8 +151,16 @@ CheckpointVerdict verify_checkpoint(const fs::path& folder, const std::optional<
       throw Rejected(fmt::format("belongs to run {}, not to run {}", manifest.run_id, *run_id));
     }
     verdict.manifest = std::move(manifest);
+  } catch (const std::bad_alloc&) {
+    throw;  // this says nothing about the checkpoint
   } catch (const json::exception& error) {
     verdict.problem = fmt::format("manifest.json: {}", error.what());
+  } catch (const Error& error) {
+    if (is_lack_of_resources(error.error_number())) throw;
+    verdict.problem = error.what();
+  } catch (const fs::filesystem_error& error) {
+    if (is_lack_of_resources(error.code().value())) throw file_error("read", folder, error.code().value());
+    verdict.problem = error.what();
   } catch (const std::exception& error) {
     verdict.problem = error.what();
   }

@@ -14,6 +14,7 @@ namespace gemma_sft {
 
 inline constexpr int kCheckpointVersion = 1;
 inline constexpr const char* kCheckpointManifestName = "manifest.json";
+inline constexpr const char* kStateFileName = "state.json";
 
 struct FileDigest {
   uint64_t bytes = 0;
@@ -44,9 +45,14 @@ std::optional<int64_t> step_of_checkpoint_name(const std::string& name);
 // The text of manifest.json.
 std::string to_json(const CheckpointManifest& manifest);
 
+// Something that has a checkpoint's name and is none of this run's, however broken: no folder, a folder with neither
+// manifest.json nor state.json, or one whose manifest names another run, format or version.
+bool is_somebody_elses(const std::filesystem::path& path, const std::string& run_id);
+
 // Reads the manifest, checks version, sizes and every SHA-256, that nothing else lies in the folder, and, where a run
-// id is given, that it is that run's. Never throws for a bad folder; what `before_block` throws, called ahead of every
-// megabyte, passes through unless it is a std::exception.
+// id is given, that it is that run's. Never throws for a bad folder. What this process lacks (memory, open files) is
+// thrown, as it says nothing about the folder; what `before_block` throws, called ahead of every megabyte, passes
+// through unless it is a std::exception.
 CheckpointVerdict verify_checkpoint(const std::filesystem::path& folder,
                                     const std::optional<std::string>& run_id = std::nullopt,
                                     const std::function<void()>& before_block = nullptr);

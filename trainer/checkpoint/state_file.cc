@@ -121,8 +121,8 @@ SavedState read_saved_state(const fs::path& checkpoint) {
     LoadOptions nothing_else;  // the file as it was resolved then: no environment, no .env
     nothing_else.environment = [](const std::string&) { return std::nullopt; };
     nothing_else.dotenv = checkpoint / "no-such-file";
-    // A relative folder may not be found from here; where it was then is always a folder's name.
-    nothing_else.assignments = {{"model.base_model", json(saved.origin.model_folder).dump(), kStateFileName}};
+    // A relative folder may not be found from here; this name is always a folder's. The real one follows.
+    nothing_else.assignments = {{"model.base_model", "\"/\"", kStateFileName}};
     saved.origin.config = load_config((checkpoint / kConfigFileName).string(), nothing_else).config;
     saved.origin.config.model.base_model = document.at("made_from").at("base_model").get<std::string>();
     return saved;

@@ -4,11 +4,11 @@
 #include <filesystem>
 #include <string>
 
+#include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/checkpoint/train_state.h"
 
 namespace gemma_sft {
 
-inline constexpr const char* kStateFileName = "state.json";
 inline constexpr const char* kConfigFileName = "config.yaml";
 
 struct SavedState {

@@ -124,6 +124,7 @@ struct EvalArguments {
   std::optional<std::string> output;
   DataFormat format = DataFormat::kTrainingExample;
   SamplingArguments sampling;
+  bool parse_control_tokens = false;
   std::optional<int64_t> max_samples;
   std::string device = "auto";
   std::optional<Precision> precision;

@@ -12,6 +12,7 @@
 #include "model/adapter_config.h"
 #include "model/gemma_config.h"
 #include "model/hub_cache.h"
+#include "model/peft_folder.h"
 #include "trainer/cli/row_writer.h"
 #include "trainer/cli/train_request.h"
 #include "trainer/selftest_case.h"
@@ -21,22 +22,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_adapter(const fs::path& folder) {
-  std::error_code unknown;  // a name too long for the system is that of no folder
-  return fs::exists(folder / "adapter_config.json", unknown);
-}
-
 // A model folder, a hub id, or a PEFT folder that says what its base is.
 void require_model(const std::string& model, const std::optional<std::string>& revision,
                    const std::optional<std::string>& adapter, const std::optional<std::string>& base) {
   if (adapter) {
-    if (!is_adapter(*adapter)) {
+    if (!is_adapter_folder(*adapter)) {
       throw Error(ErrorKind::kModel,
                   fmt::format("--adapter {}: adapter_config.json not found; expected a PEFT folder", *adapter));
     }
     load_adapter_config(*adapter);
   }
-  if (is_adapter(model) && !fs::exists(fs::path(model) / "config.json")) {
+  if (is_adapter_folder(model)) {
     load_adapter_config(model);
     if (base) load_gemma_config(require_model_folder(*base, std::nullopt));
     return;
@@ -56,7 +52,7 @@ void warn_of_unused(const std::string& model, const std::optional<std::string>& 
   if (revision && fs::is_directory(model, unknown)) {
     output.warn("--revision has no effect, because --model is a folder");
   }
-  if (base && !is_adapter(model)) output.warn("--base has no effect, because --model is no PEFT folder");
+  if (base && !is_adapter_folder(model)) output.warn("--base has no effect, because --model is no PEFT folder");
   if (sampling.temperature == 0 && (sampling.top_k > 0 || sampling.top_p < 1)) {
     output.warn("--top-k and --top-p have no effect with --temperature 0, which takes the most likely token");
   }

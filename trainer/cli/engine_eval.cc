@@ -54,6 +54,7 @@ int run_eval_command(const EvalArguments& arguments, const Output& output) {
   request.base = arguments.base;
   request.input = arguments.input;
   request.format = arguments.format;
+  request.parse_control_tokens = arguments.parse_control_tokens;
   request.max_samples = arguments.max_samples;
   request.max_new_tokens = arguments.sampling.max_new_tokens;
   request.sampling = {.temperature = arguments.sampling.temperature,

@@ -98,8 +98,10 @@ int run_train_command(const TrainArguments& arguments, const Output& output) {
     progress.on_finish();
     print_result(request, result, output);
     if (stop_signal() == 0) return 0;
-    const char* rest = result.outcome == RunOutcome::kStopped ? "the same command continues it"
-                                                              : "by then all was done, and final_model is complete";
+    const char* rest = result.outcome != RunOutcome::kStopped ? "by then all was done, and final_model is complete"
+                       : request.resume == ResumeMode::kFolder
+                           ? "the same command without --resume continues it, with it the run is taken back again"
+                           : "the same command continues it";
     return report_stop(output, fmt::format("{} after step {}; {}", result.run_folder.string(), result.steps, rest));
   } catch (const std::exception& error) {
     log.on_error(error.what());

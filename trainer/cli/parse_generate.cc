@@ -46,9 +46,10 @@ CommandLine parse_generate(const std::string& program, const Words& rest) {
 }
 
 CommandLine parse_eval(const std::string& program, const Words& rest) {
+  EvalArguments eval;
   return run_parser(
       program, "eval", rest,
-      [](CommandParser& parser) {
+      [&](CommandParser& parser) {
         parser.required_text("--model", "DIR", "a model folder, or a hub id in the local cache; required");
         parser.text("--revision", "NAME", "branch, tag or commit of a hub id (default: main)");
         parser.text("--adapter", "DIR", "a PEFT folder (LoRA) to put on the model");
@@ -58,10 +59,11 @@ CommandLine parse_eval(const std::string& program, const Words& rest) {
         parser.text("--format", "FORMAT", "training_example, tunix_sft or trace (default: training_example)");
         parser.text("--max-samples", "N", "only the first N rows");
         add_sampling_options(parser);
+        parser.flag("--parse-control-tokens", eval.parse_control_tokens,
+                    "control tokens spelled in a row become their ids, as with dataset.parse_control_tokens");
         add_device_option(parser);
       },
-      [](const CommandParser& parser) {
-        EvalArguments eval;
+      [&](const CommandParser& parser) {
         eval.model = parser.get("--model");
         eval.revision = parser.find("--revision");
         eval.adapter = parser.find("--adapter");

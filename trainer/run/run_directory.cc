@@ -61,15 +61,11 @@ std::string describe_owner(const fs::path& lock) {
 std::string default_run_id(const RunConfig& config) { return sha256_hex(identity_yaml(config)).substr(0, 12); }
 
 std::optional<std::string> find_run_id(const fs::path& folder) {
-  std::string text;
   try {
-    text = read_file(folder / "run_manifest.json", 16 << 20);
+    return find_in_run_manifest(folder, "run_id");
   } catch (const Error&) {
-    return std::nullopt;  // absent, or not what a run writes
+    return std::nullopt;  // not what a run writes
   }
-  const nlohmann::json manifest = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!manifest.is_object() || !manifest.contains("run_id") || !manifest["run_id"].is_string()) return std::nullopt;
-  return manifest["run_id"].get<std::string>();
 }
 
 RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request) {

@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "configs/settings.h"
+#include "data/files/json_text.h"
 #include "trainer/run/utf8_json.h"
 
 namespace gemma_sft {
@@ -22,7 +23,9 @@ using Json = nlohmann::ordered_json;
 
 constexpr uint64_t kMostGitBytes = 64 << 20;  // packed-refs of the largest repositories stay below
 constexpr uint64_t kMostLineBytes = 64 << 10;
-constexpr uint64_t kMostManifestBytes = 16 << 20;
+constexpr const char* kRunManifestName = "run_manifest.json";
+constexpr uint64_t kMostManifestBytes = 1 << 20;
+constexpr size_t kMostDepth = 16;
 
 Json to_json(const Value& value) {
   return std::visit(
@@ -85,20 +88,21 @@ std::optional<std::string> find_packed_ref(const fs::path& git, const std::strin
   return std::nullopt;
 }
 
-std::optional<std::string> existing_creation_time(const fs::path& path) {
-  // Absent, or not what a run writes. One that is there and cannot be read is an error: its time would be lost.
-  if (!fs::is_regular_file(fs::symlink_status(path)) || fs::file_size(path) > kMostManifestBytes) return std::nullopt;
-  const Json old = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
-  if (!old.is_object() || !old.contains("created_at") || !old["created_at"].is_string()) return std::nullopt;
-  return old["created_at"].get<std::string>();
-}
-
 }  // namespace
 
+std::optional<std::string> find_in_run_manifest(const fs::path& folder, std::string_view name) {
+  const fs::path path = folder / kRunManifestName;
+  if (!fs::is_regular_file(fs::symlink_status(path)) || fs::file_size(path) > kMostManifestBytes) return std::nullopt;
+  const std::string text = read_file(path, kMostManifestBytes);
+  if (find_json_problem(text, {.max_depth = kMostDepth})) return std::nullopt;
+  const std::optional<JsonValue> found = find_member(JsonValue(text), name);
+  return found && found->kind() == JsonKind::kString ? std::optional(found->string()) : std::nullopt;
+}
+
 void write_run_manifest(const fs::path& folder, const RunManifest& manifest, FileSystem& files) {
-  const fs::path path = folder / "run_manifest.json";
+  const fs::path path = folder / kRunManifestName;
   std::string created_at = manifest.created_at;
-  if (created_at.empty()) created_at = existing_creation_time(path).value_or(utc_timestamp());
+  if (created_at.empty()) created_at = find_in_run_manifest(folder, "created_at").value_or(utc_timestamp());
   Json json;
   json["run_id"] = manifest.run_id;
   json["created_at"] = created_at;

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "configs/run_config.h"
 #include "data/files/file_system.h"
@@ -30,6 +31,10 @@ struct RunManifest {
 
 // Writes `folder`/run_manifest.json durably. created_at of an existing file is kept; an empty created_at means now.
 void write_run_manifest(const std::filesystem::path& folder, const RunManifest& manifest, FileSystem& files);
+
+// A text of `folder`/run_manifest.json; nullopt where there is no such file, it is not what a run writes, or has no
+// such text. Throws Error(kIo) for one that cannot be read.
+std::optional<std::string> find_in_run_manifest(const std::filesystem::path& folder, std::string_view name);
 
 // The commit that HEAD of the repository around `folder` stands at, read from its .git; nullopt when there is none.
 std::optional<std::string> find_git_sha(const std::filesystem::path& folder);

@@ -171,7 +171,8 @@ TEST(TokenizerJsonReader, TreatsAddedTokensByWhatTheyAre) {
   expected.pieces.push_back({"foo", 0, PieceType::kUserDefined});
   expected.pieces.push_back({"secret", 0, PieceType::kControl});  // text must not give it
   expected.pieces.push_back({"<think>", 0, PieceType::kUserDefined});
-  // 515 and 516 are special and the last: tokenizer.model has no such pieces.
+  expected.pieces.push_back({"<image_soft_token>", 0, PieceType::kUserDefined});  // something follows it
+  expected.pieces.push_back({"<audio>", 0, PieceType::kUserDefined});
   expect_same_pieces(read_tokenizer_json(document.dump(), "added"), expected);
 }
 

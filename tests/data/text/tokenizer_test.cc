@@ -320,6 +320,38 @@ TEST_F(TokenizerFile, WithoutATokenizerModelIsRebuiltFromTokenizerJson) {
   EXPECT_EQ(Tokenizer::load(folder_)->model_sha256(), tiny_tokenizer()->model_sha256());
 }
 
+TEST_F(TokenizerFile, TokensThatAreAddedBesideATokenizerModelAreRefusedUntilItIsRemoved) {
+  const auto added = [](int64_t id, const std::string& text) {
+    nlohmann::json document = nlohmann::json::parse(read_fixture("tiny_tokenizer.json"));
+    document["added_tokens"].push_back({{"id", id},
+                                        {"content", text},
+                                        {"single_word", false},
+                                        {"lstrip", false},
+                                        {"rstrip", false},
+                                        {"normalized", false},
+                                        {"special", true}});
+    return document.dump(1);
+  };
+  write("tokenizer.model", read_fixture("tiny_tokenizer.model"));
+  write("tokenizer.json", added(512, "<image_soft_token>"));  // as Gemma 3's
+  EXPECT_EQ(error_of_loading(), "no error");
+  write("tokenizer.json", added(512, "<think>"));
+  EXPECT_EQ(error_of_loading(), (folder_ / "tokenizer.json").string() +
+                                    ": adds 1 tokens, such as \"<think>\", to the 512 pieces of tokenizer.model, which "
+                                    "does not know them; remove tokenizer.model, and tokenizer.json is read instead");
+  std::filesystem::remove(folder_ / "tokenizer.model");
+  const auto tokenizer = Tokenizer::load(folder_);
+  EXPECT_EQ(tokenizer->encode_parsing_control_tokens("<think>"), std::vector<int32_t>{512});
+  EXPECT_GT(tokenizer->encode_literal("<think>").size(), 1u);  // it is a control token
+
+  std::filesystem::remove(folder_ / "tokenizer.json");
+  write("tokenizer.model", read_fixture("tiny_tokenizer.model"));
+  write("added_tokens.json", R"({"<image_soft_token>": 512})");
+  EXPECT_EQ(error_of_loading(), "no error");
+  write("added_tokens.json", R"({"<bos>": 2, "<think>": 512, "<x>": 513})");
+  EXPECT_THAT(error_of_loading(), HasSubstr("added_tokens.json: adds 2 tokens, such as \"<think>\", to the 512"));
+}
+
 TEST_F(TokenizerFile, PiecesThatTheTemplateNeedsMustBeThere) {
   EXPECT_THAT(error_without("<bos>"), HasSubstr("has no control token <bos>"));
   EXPECT_THAT(error_without("<eos>"), HasSubstr("has no control token <eos>"));

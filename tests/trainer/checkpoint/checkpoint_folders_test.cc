@@ -103,14 +103,41 @@ TEST(CheckpointFoldersTest, only_what_this_run_made_is_deleted) {
   EXPECT_TRUE(fs::exists(files / "my-checkpoint-3/manifest.json"));
 }
 
-TEST(CheckpointFoldersTest, a_step_of_another_run_is_not_overwritten) {
+TEST(CheckpointFoldersTest, what_has_a_checkpoint_s_name_and_is_not_this_run_s_is_set_aside_and_kept) {
   const TempDir files;
   CheckpointFolders other(files.path(), "other", 5, real_file_system());
-  save_checkpoint(other, 1, real_file_system());
-  CheckpointFolders folders(files.path(), "r", 1, real_file_system());
+  save_checkpoint(other, 1, real_file_system(), "theirs");
+  files.write("checkpoint-2/trainer_state.json", "{}");
+  files.write("checkpoint-2.aside-1", "in the way");
+  files.write(".checkpoint-60.keep", "mine");
+  files.write(".checkpoint-60.new-7/model.safetensors", "half");
+  CheckpointFolders folders(files.path(), "r", 5, real_file_system());
   folders.open();
-  EXPECT_THROW(save_checkpoint(folders, 1, real_file_system()), Error);
-  EXPECT_THAT(complete_steps(files.path(), "other"), ElementsAre(1));
+  for (int64_t step : {1, 2}) save_checkpoint(folders, step, real_file_system());
+  EXPECT_THAT(complete_steps(files.path()), ElementsAre(1, 2));
+  EXPECT_EQ(read_file(files / "checkpoint-1.aside-1/model.safetensors"), "theirs");
+  EXPECT_EQ(read_file(files / "checkpoint-2.aside-2/trainer_state.json"), "{}");
+  EXPECT_EQ(read_file(files / ".checkpoint-60.keep"), "mine");
+  EXPECT_FALSE(fs::exists(files / ".checkpoint-60.new-7"));
+  folders.open();  // and is no checkpoint
+  EXPECT_THAT(folders.steps(), ElementsAre(1, 2));
+  EXPECT_THAT(folders.rejected(), IsEmpty());
+}
+
+TEST(CheckpointFoldersTest, what_came_after_a_step_is_deleted_the_newest_first) {
+  const TempDir files;
+  CheckpointFolders folders(files.path(), "r", 5, real_file_system());
+  for (int64_t step : {1, 2, 3, 4}) save_checkpoint(folders, step, real_file_system());
+  FailingFileSystem failing({.call = 5, .kind = FaultKind::kFromNowOn});  // within the second folder
+  CheckpointFolders again(files.path(), "r", 5, failing);
+  again.open();
+  EXPECT_THROW(again.remove_after(1), Error);
+  folders.open();
+  EXPECT_EQ(*folders.steps().begin(), 1);
+  EXPECT_FALSE(folders.steps().contains(4));
+  EXPECT_TRUE(folders.steps().contains(2));
+  folders.remove_after(1);
+  EXPECT_THAT(complete_steps(files.path()), ElementsAre(1));
 }
 
 TEST(CheckpointFoldersTest, saving_a_step_again_replaces_a_broken_or_different_one_and_keeps_an_equal_one) {

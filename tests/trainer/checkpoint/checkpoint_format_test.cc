@@ -2,7 +2,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <new>
+
+#include "configs/error.h"
 #include "data/files/file_system.h"
 #include "data/files/sha256.h"
 #include "tests/testing/temp_dir.h"
@@ -105,6 +109,23 @@ TEST_F(CheckpointFormatTest, links_and_other_kinds_of_files_are_rejected) {
   EXPECT_THAT(problem(files_ / "checkpoint-3"), HasSubstr("state.json: is not a plain file"));
   files_.write("checkpoint-6", "a file");
   EXPECT_THAT(problem(files_ / "checkpoint-6"), HasSubstr("is not a folder"));
+}
+
+TEST_F(CheckpointFormatTest, what_this_process_lacks_says_nothing_about_the_checkpoint) {
+  const fs::path folder = make(3);
+  rlimit usual = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &usual), 0);
+  const rlimit no_more_files = {.rlim_cur = 0, .rlim_max = usual.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &no_more_files), 0);
+  std::string said = "no error";
+  try {
+    verify_checkpoint(folder);
+  } catch (const Error& error) {
+    said = error.what();
+  }
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &usual), 0);
+  EXPECT_THAT(said, HasSubstr("Too many open files"));
+  EXPECT_THROW(verify_checkpoint(folder, std::nullopt, [] { throw std::bad_alloc(); }), std::bad_alloc);
 }
 
 TEST_F(CheckpointFormatTest, a_newer_format_is_refused_by_its_number) {

@@ -59,8 +59,7 @@ class History {
       log_ << "crashed\n";
     } catch (const Error& error) {
       log_ << error.what() << "\n";
-      // A disk that fails, or a folder of another run where a checkpoint was to go.
-      if (error.kind() != ErrorKind::kIo && error.kind() != ErrorKind::kCheckpoint) return "an unexpected error";
+      if (error.kind() != ErrorKind::kIo) return "an unexpected error";
     }
     if (ended_well && files.has_failed()) return "a call failed and nobody said so";
     const std::string disorder = find_disorder(files.calls());
@@ -171,11 +170,20 @@ class History {
     return "";
   }
 
+  // Where it was, or set aside with its folder to make room for a checkpoint.
+  bool is_kept(const std::string& name, const std::string& content) const {
+    const size_t slash = name.find('/');
+    for (const std::string& suffix : {std::string(), std::string(".aside-1"), std::string(".aside-2")}) {
+      const fs::path path = dir_ / (name.substr(0, slash) + suffix + name.substr(slash));
+      if (fs::exists(path) && read_file(path) == content) return true;
+    }
+    return false;
+  }
+
   // What is wrong with what is on the disk, as the next start finds it.
   std::string find_problem() {
     for (const auto& [name, content] : foreign_) {
-      if (!fs::exists(dir_ / name) || read_file(dir_ / name) != content)
-        return name + " of somebody else is not as it was";
+      if (!is_kept(name, content)) return name + " of somebody else is not as it was";
     }
     for (const int64_t step : broken_) {
       const fs::path file = dir_ / ("checkpoint-" + std::to_string(step) + "/model.safetensors");

@@ -78,6 +78,11 @@ TEST_F(StateFileTest, a_base_model_that_was_named_by_a_relative_path_is_no_obsta
   EXPECT_EQ(round_trip().origin.config.model.base_model, "./models/that/are/not/here");
 }
 
+TEST_F(StateFileTest, a_folder_whose_name_looks_like_a_token_is_no_obstacle) {
+  origin_.model_folder = "/tmp/hf_abcdefghijklmnopqrstuvwx/base";
+  EXPECT_EQ(round_trip().origin.model_folder, origin_.model_folder);
+}
+
 TEST_F(StateFileTest, absent_values_stay_absent) {
   state_.best.reset();
   state_.last_loss.reset();

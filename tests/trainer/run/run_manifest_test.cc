@@ -75,6 +75,19 @@ TEST(RunManifest, TheTimeOfTheFirstStartIsKept) {
   EXPECT_EQ(read_manifest(dir)["created_at"].get<std::string>().substr(0, 2), "20");
 }
 
+TEST(RunManifest, OnlyTextsOfWhatARunWritesAreRead) {
+  const TempDir dir;
+  EXPECT_EQ(find_in_run_manifest(dir.path(), "run_id"), std::nullopt);
+  dir.write("run_manifest.json", R"({"run_id": "r", "seed": 1})");
+  EXPECT_EQ(find_in_run_manifest(dir.path(), "run_id"), "r");
+  EXPECT_EQ(find_in_run_manifest(dir.path(), "seed"), std::nullopt);
+  dir.write("run_manifest.json",
+            "{\"run_id\": \"r\", \"x\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}");
+  EXPECT_EQ(find_in_run_manifest(dir.path(), "run_id"), std::nullopt);
+  dir.write("run_manifest.json", "{\"run_id\": \"r\", \"x\": \"" + std::string(2 << 20, 'x') + "\"}");
+  EXPECT_EQ(find_in_run_manifest(dir.path(), "run_id"), std::nullopt);
+}
+
 TEST(RunManifest, OneThatCannotBeReadIsAnErrorAndNotANewTime) {
   const TempDir dir;
   dir.write("run_manifest.json", "{\"created_at\": \"then\"}");
