@@ -97,7 +97,7 @@ MUTANTS = [
     # Generation
     ("cache keeps one key too few", [("model/gemma.cc", "keys.size(1) - (options.window - 1)", "keys.size(1) - std::max<int64_t>(1, options.window - 2)")], MODEL + RUNS),
     ("positions begin anew with each token", [("model/gemma.cc", "at::arange(cache.length, cache.length + tokens,", "at::arange(0, tokens,")], MODEL + RUNS),
-    ("an answer goes on past <end_of_turn>", [("trainer/inference_model.cc", "  ids.push_back(tokenizer.end_of_turn_id());\n", "")], TRAINER),
+    ("an answer goes on past <end_of_turn>", [("trainer/inference_model.cc", "  add_id(answer_stops, tokenizer->end_of_turn_id());\n", "")], TRAINER),
     # Text
     ("no <bos>", [("data/text/chat_template.cc", "  control(kBos, false);\n", "")], TEXT),
     ("<bos> is a target", [("data/text/chat_template.cc", "control(kBos, false);", "control(kBos, purpose == Purpose::kTraining);")], TEXT),
