@@ -13,6 +13,7 @@ namespace {
 
 TEST(StopSignalTest, the_first_signal_only_sets_the_flag) {
   for (int number : {SIGTERM, SIGINT, SIGUSR1, SIGHUP}) {
+    signal(number, SIG_DFL);  // these tests may run under nohup, and what is ignored from the start stays so
     install_stop_signals();
     EXPECT_EQ(stop_signal(), 0);
     send_stop_signal(number);
@@ -27,6 +28,7 @@ TEST(StopSignalTest, the_second_signal_ends_the_process_at_once) {
   for (int number : {SIGTERM, SIGINT, SIGUSR1, SIGHUP}) {
     EXPECT_EXIT(
         {
+          signal(number, SIG_DFL);
           install_stop_signals();
           send_stop_signal(SIGTERM);
           kill(getpid(), number);
