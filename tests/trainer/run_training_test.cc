@@ -109,6 +109,12 @@ TEST_F(RunTrainingTest, what_the_result_will_carry_is_looked_at_before_the_train
   EXPECT_TRUE(observer_.steps.empty());
 }
 
+TEST_F(RunTrainingTest, a_base_that_asks_by_another_template_than_it_is_taught_by_is_a_warning) {
+  tiny_.files().write("base/chat_template.jinja", "<|im_start|>{{ messages }}");
+  train({"training.max_steps=1"});
+  EXPECT_THAT(observer_.warnings, Contains(HasSubstr("its chat template is not Gemma's")));
+}
+
 TEST_F(RunTrainingTest, a_base_with_tokenizer_json_alone_trains_alike_and_keeps_its_files) {
   train({"training.max_steps=4"}, "with-model");
   fs::remove(tiny_.base_model() / "tokenizer.model");
