@@ -163,7 +163,8 @@ void check_weights(ExportVerdict& verdict, const GemmaConfig& config) {
   check_stray_weights(verdict, used);
 }
 
-void check_tokenizer(ExportVerdict& verdict, const GemmaConfig& config) {
+// Gives the id of <end_of_turn>.
+int64_t check_tokenizer(ExportVerdict& verdict, const GemmaConfig& config) {
   const bool has_model = has_folder_entry(verdict.folder, "tokenizer.model");
   const std::shared_ptr<const Tokenizer> tokenizer = Tokenizer::load(verdict.folder);
   if (tokenizer->size() > config.vocab_size) {
@@ -172,6 +173,7 @@ void check_tokenizer(ExportVerdict& verdict, const GemmaConfig& config) {
   }
   if (!has_model)
     verdict.notes.push_back("there is no tokenizer.model, without which llama.cpp does not convert a model");
+  return tokenizer->end_of_turn_id();
 }
 
 void check_generation_config(ExportVerdict& verdict, const GemmaConfig& config) {
@@ -205,7 +207,7 @@ void check_generation_config(ExportVerdict& verdict, const GemmaConfig& config) 
 }
 
 // What a program that chats with the model would not do as Gemma does.
-void check_chat(ExportVerdict& verdict) {
+void check_chat(ExportVerdict& verdict, int64_t end_of_turn) {
   const std::string chat_template = read_chat_template(verdict.folder);
   if (chat_template.empty()) {
     verdict.notes.push_back(
@@ -215,7 +217,6 @@ void check_chat(ExportVerdict& verdict) {
     verdict.notes.push_back("the chat template is not Gemma's: it has no <start_of_turn>");
   }
   const std::vector<int64_t> stops = find_stop_ids(verdict.folder);
-  const int64_t end_of_turn = Tokenizer::load(verdict.folder)->end_of_turn_id();
   if (!stops.empty() && std::find(stops.begin(), stops.end(), end_of_turn) == stops.end()) {
     verdict.notes.push_back("\"eos_token_id\" does not have <end_of_turn>: transformers goes on after an answer");
   }
@@ -227,9 +228,10 @@ void verify_model(ExportVerdict& verdict) {
   if (!config) return;
   attempt(verdict, [&] { check_architecture(verdict); });
   attempt(verdict, [&] { check_weights(verdict, *config); });
-  attempt(verdict, [&] { check_tokenizer(verdict, *config); });
+  std::optional<int64_t> end_of_turn;
+  attempt(verdict, [&] { end_of_turn = check_tokenizer(verdict, *config); });
   attempt(verdict, [&] { check_generation_config(verdict, *config); });
-  if (verdict.problems.empty()) attempt(verdict, [&] { check_chat(verdict); });
+  if (end_of_turn && verdict.problems.empty()) attempt(verdict, [&] { check_chat(verdict, *end_of_turn); });
 }
 
 struct Pair {
@@ -357,7 +359,7 @@ void verify_adapter(ExportVerdict& verdict) {
 }  // namespace
 
 bool is_exported_folder(const fs::path& folder) {
-  return fs::exists(folder / "config.json") || fs::exists(folder / kAdapterConfigFile);
+  return fs::exists(folder / "config.json") || is_adapter_folder(folder);
 }
 
 ExportVerdict verify_export(const fs::path& folder) {

@@ -61,7 +61,8 @@ std::optional<ResumePoint> find_resume_point(const TrainRequest& request, const 
                     checkpoint->string(), saved.state.best->step));
     saved.state.best.reset();
   }
-  if (saved.origin.validation_sha256 != now.validation_sha256) {
+  const bool has_compared = saved.state.best || saved.state.evaluations_without_improvement > 0;
+  if (has_compared && saved.origin.validation_sha256 != now.validation_sha256) {
     observer.on_warning(fmt::format(
         "{}: its evaluations were on other rows than those to come (SHA-256 of the validation file was {} and is {}), "
         "and cannot be compared with them; the search for the best begins anew",

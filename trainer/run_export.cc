@@ -5,6 +5,7 @@
 #include "configs/error.h"
 #include "data/files/folder_entry.h"
 #include "model/adapter_config.h"
+#include "model/export_check.h"
 #include "model/hub_cache.h"
 #include "model/peft_folder.h"
 #include "model/weights.h"
@@ -33,10 +34,7 @@ struct Loaded {
 // The folder meant by the user: of a run its final model, or what comes closest to it.
 fs::path find_source(const fs::path& input) {
   if (fs::exists(input / kFinalModelName)) return input / kFinalModelName;
-  if (fs::exists(input / "config.json") || fs::exists(input / kAdapterConfigFile) ||
-      fs::exists(input / kCheckpointManifestName)) {
-    return input;
-  }
+  if (is_exported_folder(input) || fs::exists(input / kCheckpointManifestName)) return input;
   if (!fs::exists(input)) throw Error(ErrorKind::kModel, fmt::format("{}: not found", input.string()));
   std::optional<fs::path> newest;
   int64_t newest_step = -1;

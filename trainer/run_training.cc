@@ -216,7 +216,7 @@ class TrainingLoop {
     evaluate_and_save();
   }
 
-  // The folder has checkpoints, or the end, of a run that went further than where this one goes on.
+  // The folder has checkpoints of a run that went further than where this one goes on.
   bool is_taken_back() const { return !checkpoints_.steps().empty() && *checkpoints_.steps().rbegin() > state_.step; }
 
   // Once a step is done, so that a start that fails changes nothing. In this order a crash leaves a run that was not

@@ -64,8 +64,7 @@ void warn_of_other_template(const fs::path& model_folder, RunObserver& observer)
   if (chat_template.empty() || is_gemma_template(chat_template)) return;
   observer.on_warning(
       fmt::format("{}: its chat template is not Gemma's (it has no <start_of_turn>), but rows are written as Gemma's "
-                  "turns: whoever "
-                  "asks the result by that template asks otherwise than it was taught",
+                  "turns: whoever asks the result by that template asks otherwise than it was taught",
                   model_folder.string()));
 }
 

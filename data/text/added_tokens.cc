@@ -54,45 +54,18 @@ class Finder {
  public:
   explicit Finder(size_t pieces) : pieces_(static_cast<int64_t>(pieces)) {}
 
-  // [{"id": 256000, "content": "<think>", ...}, ...]
-  void look_through_list(const JsonValue& list) {
-    if (list.kind() != JsonKind::kArray) return;
-    list.each_element([&](const JsonValue& token) {
-      std::optional<int64_t> id;
-      std::string text;
-      if (token.kind() != JsonKind::kObject) return true;
-      token.each_member([&](const JsonMember& member) {
-        if (member.name == "id" && member.value.kind() == JsonKind::kNumber) id = member.value.integer();
-        if (member.name == "content" && member.value.kind() == JsonKind::kString) text = member.value.string();
-        return true;
-      });
-      if (id) take(*id, text);
-      return true;
-    });
-  }
-
-  // {"<think>": 256000, ...}
-  void look_through_object(const JsonValue& object) {
-    if (object.kind() != JsonKind::kObject) return;
-    object.each_member([&](const JsonMember& member) {
-      if (member.value.kind() != JsonKind::kNumber) return true;
-      if (const auto id = member.value.integer()) take(*id, member.name);
-      return true;
-    });
-  }
-
-  std::optional<AddedTokens> found_in(const fs::path& file) {
-    if (found_.count == 0) return std::nullopt;
-    found_.file = file;
-    return found_;
-  }
-
- private:
-  void take(int64_t id, const std::string& text) {
-    if (id < pieces_ || text == kImageToken) return;
+  void look_at(const std::optional<JsonValue>& id, const std::string& text) {
+    const auto number = id && id->kind() == JsonKind::kNumber ? id->integer() : std::nullopt;
+    if (!number || *number < pieces_ || text == kImageToken) return;
     if (found_.count++ == 0) found_.first = text;
   }
 
+  std::optional<AddedTokens> found_in(const fs::path& file) {
+    found_.file = file;
+    return found_.count == 0 ? std::nullopt : std::optional(found_);
+  }
+
+ private:
   int64_t pieces_;
   AddedTokens found_;
 };
@@ -101,15 +74,24 @@ class Finder {
 
 std::optional<AddedTokens> find_added_tokens(const fs::path& folder, size_t pieces) {
   Finder finder(pieces);
-  if (has_folder_entry(folder, "tokenizer.json")) {
+  if (has_folder_entry(folder, "tokenizer.json")) {  // [{"id": 256000, "content": "<think>", ...}, ...]
     const std::string head = read_head(folder / "tokenizer.json");
     const std::string_view list = listed_tokens(head);
-    if (!list.empty() && !find_json_problem(list)) finder.look_through_list(JsonValue(list));
+    if (list.empty() || find_json_problem(list)) return std::nullopt;
+    JsonValue(list).each_element([&](const JsonValue& token) {
+      const std::optional<JsonValue> text = find_member(token, "content");
+      finder.look_at(find_member(token, "id"), text && text->kind() == JsonKind::kString ? text->string() : "");
+      return true;
+    });
     return finder.found_in(folder / "tokenizer.json");
   }
-  if (!has_folder_entry(folder, "added_tokens.json")) return std::nullopt;
+  if (!has_folder_entry(folder, "added_tokens.json")) return std::nullopt;  // {"<think>": 256000, ...}
   const std::string text = read_head(folder / "added_tokens.json");
-  if (!find_json_problem(text)) finder.look_through_object(JsonValue(text));
+  if (find_json_problem(text) || JsonValue(text).kind() != JsonKind::kObject) return std::nullopt;
+  JsonValue(text).each_member([&](const JsonMember& member) {
+    finder.look_at(member.value, member.name);
+    return true;
+  });
   return finder.found_in(folder / "added_tokens.json");
 }
 

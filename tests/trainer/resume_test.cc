@@ -282,6 +282,15 @@ TEST_F(ResumeTest, evaluations_on_other_rows_do_not_choose_the_best_checkpoint) 
   EXPECT_THAT(observer_.warnings, Contains(HasSubstr("the search for the best begins anew")));
 }
 
+TEST_F(ResumeTest, the_first_evaluations_of_a_run_are_no_others_than_before) {
+  stopped_run();
+  const fs::path validation = tiny_.files().write("validation.jsonl", make_rows(3));
+  EXPECT_EQ(
+      train(tiny_.request(kEight + Assignments{"dataset.validation_path=" + validation.string()}), &observer_).outcome,
+      RunOutcome::kFinished);
+  EXPECT_THAT(observer_.warnings, ::testing::Not(Contains(HasSubstr("begins anew"))));
+}
+
 TEST_F(ResumeTest, a_run_may_start_from_another_run_s_checkpoint) {
   stopped_run();
   TrainRequest request = tiny_.request(kEight, "second");

@@ -100,21 +100,6 @@ TEST_F(RunTrainingTest, a_finished_run_in_another_dtype_than_asked_for_says_so) 
   EXPECT_THAT(observer_.warnings, Contains(HasSubstr("is in fp32, and output.model_dtype is bf16 now")));
 }
 
-TEST_F(RunTrainingTest, what_the_result_will_carry_is_looked_at_before_the_training) {
-  fs::remove(tiny_.base_model() / "generation_config.json");
-  fs::create_symlink("/etc/hostname", tiny_.base_model() / "generation_config.json");
-  std::string message;
-  EXPECT_EQ(kind_of_failure(tiny_.request({"training.max_steps=2"}), message), ErrorKind::kModel);
-  EXPECT_THAT(message, HasSubstr("generation_config.json"));
-  EXPECT_TRUE(observer_.steps.empty());
-}
-
-TEST_F(RunTrainingTest, a_base_that_asks_by_another_template_than_it_is_taught_by_is_a_warning) {
-  tiny_.files().write("base/chat_template.jinja", "<|im_start|>{{ messages }}");
-  train({"training.max_steps=1"});
-  EXPECT_THAT(observer_.warnings, Contains(HasSubstr("its chat template is not Gemma's")));
-}
-
 TEST_F(RunTrainingTest, a_base_with_tokenizer_json_alone_trains_alike_and_keeps_its_files) {
   train({"training.max_steps=4"}, "with-model");
   fs::remove(tiny_.base_model() / "tokenizer.model");

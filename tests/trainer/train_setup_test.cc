@@ -13,15 +13,16 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::HasSubstr;
 
 class TrainSetupTest : public ::testing::Test {
  protected:
-  std::string refusal(const TrainRequest& request) {
+  std::string refusal(const TrainRequest& request, ErrorKind kind = ErrorKind::kUsage) {
     try {
       prepare_training(request, observer_);
     } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), ErrorKind::kUsage) << error.what();
+      EXPECT_EQ(error.kind(), kind) << error.what();
       return error.what();
     }
     ADD_FAILURE() << "no error";
@@ -52,6 +53,18 @@ TEST_F(TrainSetupTest, activations_are_planned_for_the_largest_micro_batch_that_
       EXPECT_EQ(most, padded);
     }
   }
+}
+
+TEST_F(TrainSetupTest, what_the_result_will_carry_is_looked_at_before_the_training) {
+  fs::remove(tiny_.base_model() / "generation_config.json");
+  fs::create_symlink("/etc/hostname", tiny_.base_model() / "generation_config.json");
+  EXPECT_THAT(refusal(tiny_.request({}), ErrorKind::kModel), HasSubstr("generation_config.json"));
+}
+
+TEST_F(TrainSetupTest, a_base_that_asks_by_another_template_than_it_is_taught_by_is_a_warning) {
+  tiny_.files().write("base/chat_template.jinja", "<|im_start|>{{ messages }}");
+  prepare_training(tiny_.request({}), observer_);
+  EXPECT_THAT(observer_.warnings, Contains(HasSubstr("its chat template is not Gemma's")));
 }
 
 // By hand, for the tiny model: its matrices in bf16 beside fp32 masters; inputs of dropped layers and masks of a byte.
