@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "configs/scalar.h"
+#include "configs/value_reader.h"
 
 namespace gemma_sft {
 namespace {
@@ -260,10 +261,12 @@ YamlNode parse_yaml(std::string_view text) {
     while (parser.HandleNextDocument(builder)) {
     }
   } catch (const YAML::Exception& error) {
+    constexpr char kEndOfFile = '\x04';  // yaml-cpp's
+    if (error.msg.ends_with(kEndOfFile)) throw YamlProblem(place_of(error.mark), "the file ends within quotes");
     throw YamlProblem(place_of(error.mark),
                       fmt::format("not valid YAML: {}; check the indentation, colons and quotes here "
                                   "and on the line before",
-                                  error.msg));
+                                  shown_text(error.msg)));
   }
   return builder.take();
 }

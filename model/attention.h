@@ -39,6 +39,7 @@ struct AttentionOptions {
   double scale = 1.0;
   std::optional<double> softcap = {};  // scores become softcap * tanh(scores / softcap), before the mask
   int64_t window = 0;                  // key j is seen by query i when i - window < j <= i; 0: no window
+  bool by_blocks = false;              // even where flash attention could take it
 };
 
 // query [tokens, heads, head_dim]; key, value [tokens, kv_heads, head_dim] -> [tokens, heads * head_dim].

@@ -8,9 +8,11 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "configs/error.h"
@@ -19,6 +21,7 @@
 #include "model/blockwise_attention.h"
 #include "model/embedding.h"
 #include "model/gelu_gate.h"
+#include "model/gpu/attention_times.h"
 #include "model/gpu/flash_attention.h"
 #include "model/gpu/fused.h"
 #include "model/linear.h"
@@ -55,10 +58,13 @@ struct Gemma::State {
   std::vector<Block> blocks;
   bool has_lora = false;
   LoraOptions lora;
+  std::map<LayerKind, AttentionTimes> attention_times;  // of the kinds whose way was chosen by time
 
   at::Tensor embed_scaled(const at::Tensor& ids) const;
   RotaryTable table(const at::Tensor& positions, LayerKind kind) const;
   AttentionOptions attention_options(LayerKind kind) const;
+  at::Tensor some_query() const;  // of one token: what can take queries of this model is asked with it
+  std::string describe_attention(LayerKind kind, const at::Tensor& query) const;
   template <typename Attention>
   at::Tensor run_block(const Block& block, const at::Tensor& x, const RotaryTable& rotary,
                        const Attention& attention) const;
@@ -82,7 +88,28 @@ RotaryTable Gemma::State::table(const at::Tensor& positions, LayerKind kind) con
 }
 
 AttentionOptions Gemma::State::attention_options(LayerKind kind) const {
-  return {config.query_scale, config.attention_softcap, kind == LayerKind::kSliding ? config.sliding_window : 0};
+  const auto timed = attention_times.find(kind);
+  return {.scale = config.query_scale,
+          .softcap = config.attention_softcap,
+          .window = kind == LayerKind::kSliding ? config.sliding_window : 0,
+          .by_blocks = timed != attention_times.end() && prefers_blocks(timed->second)};
+}
+
+at::Tensor Gemma::State::some_query() const {
+  return at::empty({1, config.num_heads, config.head_dim},
+                   at::TensorOptions().device(options.device).dtype(options.compute_dtype));
+}
+
+std::string Gemma::State::describe_attention(LayerKind kind, const at::Tensor& query) const {
+  const AttentionOptions attention = attention_options(kind);
+  const bool flash = takes_flash(query, attention);
+  const auto timed = attention_times.find(kind);
+  if (timed != attention_times.end()) {
+    const double milliseconds[] = {1e3 * timed->second.flash, 1e3 * timed->second.blocks};
+    return flash ? fmt::format("flash ({:.2f} ms a layer, by blocks {:.2f})", milliseconds[0], milliseconds[1])
+                 : fmt::format("by blocks ({1:.2f} ms a layer, flash {0:.2f})", milliseconds[0], milliseconds[1]);
+  }
+  return flash ? "flash" : "by blocks (flash: " + find_flash_obstacle(query, attention).value_or("switched off") + ")";
 }
 
 // attention: (query [tokens, heads, head_dim], key, value [tokens, kv_heads, head_dim]) -> [tokens, heads * head_dim].
@@ -174,18 +201,29 @@ const GemmaOptions& Gemma::options() const { return state_->options; }
 at::Tensor Gemma::head_weight() const { return state_->embedding; }
 bool Gemma::has_lora() const { return state_->has_lora; }
 void Gemma::set_training(bool training) { state_->training = training; }
+
+void Gemma::choose_attention(const DeviceBatch& batch) {
+  State& state = *state_;
+  state.attention_times.clear();
+  const at::Tensor query = state.some_query();
+  for (const LayerKind kind : state.config.layer_kinds) {
+    const AttentionOptions options = state.attention_options(kind);
+    if (state.attention_times.contains(kind) || !is_attention_left_open(query, options)) continue;
+    const AttentionShape shape{state.config.num_heads, state.config.num_kv_heads, state.config.head_dim};
+    state.attention_times[kind] = time_attention(batch, shape, state.options.compute_dtype, options);
+  }
+}
+
 std::string Gemma::describe_kernels() const {
   const State& state = *state_;
-  const at::Tensor query =
-      at::empty({1, state.config.num_heads, state.config.head_dim},
-                at::TensorOptions().device(state.options.device).dtype(state.options.compute_dtype));
-  const AttentionOptions options = state.attention_options(LayerKind::kGlobal);
-  const std::string attention =
-      takes_flash(query, options)
-          ? "flash"
-          : "by blocks (flash: " + find_flash_obstacle(query, options).value_or("switched off") + ")";
+  const at::Tensor query = state.some_query();
+  std::string attention = state.describe_attention(LayerKind::kGlobal, query);
+  if (state.attention_times.contains(LayerKind::kSliding)) {
+    attention += ", with a window " + state.describe_attention(LayerKind::kSliding, query);
+  }
   return "our kernels: " + describe_fused(query) + "; attention: " + attention;
 }
+
 void Gemma::recompute_layers(int64_t layers) {
   state_->options.activation_checkpointing = layers > 0;
   state_->options.recomputed_layers = layers;

@@ -80,6 +80,11 @@ class Gemma {
   // What the optimizer trains: LoRA's parameters when there are any, else the base's.
   std::vector<Parameter> trainable_parameters() const;
 
+  // Where attention could go either way (model/gpu/flash_attention.h), times both on such a batch, for layers with a
+  // window and without, and takes the faster one from now on. They round differently, so a run that must repeat itself
+  // to the bit leaves this out.
+  void choose_attention(const DeviceBatch& batch);
+
   // Which kernels the device's work goes through, in a line for the log: "our kernels: norm, ...; attention: flash".
   std::string describe_kernels() const;
 

@@ -88,6 +88,7 @@ void run_generation(const GenerationRequest& request, const std::function<void(c
   if (request.prompt.has_value() == request.input.has_value()) {
     throw Error(ErrorKind::kUsage, "generate: one of --prompt and --input is required");
   }
+  if (request.prompt && request.prompt->empty()) throw Error(ErrorKind::kUsage, "--prompt: expected text, found none");
   InferenceModel source = load_inference_model({.model = request.model,
                                                 .revision = request.revision,
                                                 .adapter = request.adapter,

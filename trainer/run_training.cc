@@ -119,6 +119,7 @@ class TrainingLoop {
     if (!is_taken_back()) rows_.truncate_after(state_);  // rows of steps that were not saved
     observer_.on_start(state_.step, setup_.plan.total_steps);
     if (state_.step > 0) make_up_for_what_an_interruption_left_out();
+    if (!setup_.device.is_cpu() && goes_on()) choose_kernels(largest);
     if (config_.training.preflight && goes_on()) preflight(largest);
 
     while (goes_on()) {
@@ -156,6 +157,20 @@ class TrainingLoop {
     const StepStats stats = train_step_.apply(rate, batches_.micro_batches, step);
     watch_.end();
     return stats;
+  }
+
+  // A run that is to repeat itself takes no way by the clock.
+  void choose_kernels(const LargestMicroBatch& largest) {
+    if (!config_.training.deterministic) {
+      const int64_t step = state_.step + largest.steps_ahead + 1;
+      watch_.begin(step, "timing attention");
+      const StepBatches batches = step_at(largest.step_start);
+      const PackedBatch& batch = batches.micro_batches.at(largest.micro_batch);
+      with_memory_errors_explained({"timing attention", step, &batch},
+                                   [&] { model_.choose_attention(to_device(batch, setup_.device)); });
+      watch_.end();
+    }
+    observer_.on_note(model_.describe_kernels());
   }
 
   // What needs the most memory comes first, and leaves no trace in the numbers of the run.
@@ -339,12 +354,11 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
     Gemma model = load_model(setup, config, request.loaded.file);
     const bool by_memory = config.training.activation_checkpointing == ActivationCheckpointing::kAuto;
     LargestMicroBatch largest;
-    if (by_memory || config.training.preflight) {
+    if (by_memory || config.training.preflight || !setup.device.is_cpu()) {
       largest =
           find_largest_micro_batch(*setup.index, setup.plan.batches, state.cursor, setup.plan.total_steps - state.step);
     }
     if (by_memory) choose_activation_checkpointing(model, largest, observer);
-    if (!setup.device.is_cpu()) observer.on_note(model.describe_kernels());
     std::optional<TrainingLoop> loop;
     with_memory_errors_explained({"making the optimizer"},
                                  [&] { loop.emplace(request, setup, model, checkpoints, rows, files, observer); });

@@ -111,8 +111,12 @@ std::optional<std::string> find_flash_obstacle(const at::Tensor& query, const At
   return std::nullopt;
 }
 
+bool is_attention_left_open(const at::Tensor& query, const AttentionOptions& options) {
+  return choice() == AttentionChoice::kAuto && !find_flash_obstacle(query, options);
+}
+
 bool takes_flash(const at::Tensor& query, const AttentionOptions& options) {
-  if (choice() == AttentionChoice::kBlocks) return false;
+  if (choice() == AttentionChoice::kBlocks || options.by_blocks) return false;
   const std::optional<std::string> obstacle = find_flash_obstacle(query, options);
   if (obstacle && choice() == AttentionChoice::kFlash) {
     throw Error(ErrorKind::kUsage,

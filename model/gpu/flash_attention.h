@@ -4,7 +4,7 @@
 // What it takes: bf16 and fp16 on CUDA from compute capability 8.0 on, head dimensions up to 256 that are multiples of
 // 8, causal with or without a window. It has no soft-cap (Gemma 2) and no fp32: those go through blockwise_attention.h.
 // GEMMA_SFT_ATTENTION=blocks sends everything there; "flash" makes what cannot take it an Error(kUsage) that says why;
-// "auto" is the default.
+// "auto" is the default: flash attention, unless Gemma::choose_attention finds that it is slower.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,7 +25,10 @@ AttentionChoice parse_attention_choice(const std::string& text);
 // Compares the arguments of the loaded LibTorch's operator with those that are passed here.
 std::optional<std::string> find_flash_obstacle(const at::Tensor& query, const AttentionOptions& options);
 
-// What GEMMA_SFT_ATTENTION and find_flash_obstacle come to. Throws Error(kUsage).
+// Flash attention can take such queries, and GEMMA_SFT_ATTENTION asks for neither way.
+bool is_attention_left_open(const at::Tensor& query, const AttentionOptions& options);
+
+// What GEMMA_SFT_ATTENTION, `options` and find_flash_obstacle come to. Throws Error(kUsage).
 bool takes_flash(const at::Tensor& query, const AttentionOptions& options);
 
 // query [tokens, heads, head_dim]; key, value [tokens, kv_heads, head_dim]; offsets [documents + 1] int32 on the same

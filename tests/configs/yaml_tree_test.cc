@@ -94,6 +94,9 @@ TEST(YamlTree, SyntaxErrorsSayWhere) {
   EXPECT_EQ(problem("a: 1\n b: 2\n"), "2:3: not valid YAML: illegal map value" + advice);
   EXPECT_EQ(problem("a: [1, 2\n"), "2:1: not valid YAML: end of sequence flow not found" + advice);
   EXPECT_EQ(problem("a: *b\n"), "1:4: not valid YAML: the referenced anchor is not defined" + advice);
+  // The parser's words hold what it found: a byte of a letter, or its sign for the end of the file.
+  EXPECT_EQ(problem("a: \"\\\u00e9\"\n"), "1:7: not valid YAML: unknown escape character: \\xc3" + advice);
+  EXPECT_EQ(problem("a: \"b\\"), "1:8: the file ends within quotes");
 }
 
 TEST(YamlTree, BytesThatNoTextHoldsAreRefused) {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "model/embedding.h"
+#include "model/gpu/attention_times.h"
 #include "model/gpu/flash_attention.h"
 #include "model/gpu/fused.h"
 #include "model/gpu/fused_adamw.h"
@@ -81,6 +82,28 @@ void report_layer(const char* name, double forward_bytes, double backward_bytes,
   });
 }
 
+// Products, not bytes: four documents of 2,048 tokens in bf16, forward and backward pass, both ways where both can be.
+void report_attention(const char* name, const AttentionShape& shape, const AttentionOptions& options) {
+  constexpr int64_t kLength = 2048;
+  DeviceBatch batch;
+  batch.input_ids = at::zeros({kTokens}, at::TensorOptions().device(at::kCUDA).dtype(at::kLong));
+  for (int64_t token = 0; token <= kTokens; token += kLength) batch.document_offsets.push_back(token);
+  batch.document_lengths.assign(static_cast<size_t>(kTokens / kLength), kLength);
+  const AttentionTimes times = time_attention(batch, shape, at::kBFloat16, options);
+  // 3.5 times the forward pass's two products; of the scores, those that a query sees.
+  const int64_t seen = options.window > 0 ? std::min(options.window, kLength) : kLength;
+  const double scores = static_cast<double>(seen) * static_cast<double>(2 * kLength - seen + 1) / 2;
+  const double flops = 3.5 * 4 * static_cast<double>(shape.heads * shape.head_dim * (kTokens / kLength)) * scores;
+  const auto rate = [&](double seconds) { return flops / seconds / 1e12; };
+  std::printf("attention, %-24s by blocks %8.2f ms %5.0f TFLOP/s", name, 1e3 * times.blocks, rate(times.blocks));
+  const at::Tensor query = at::empty({1, shape.heads, shape.head_dim}, batch.input_ids.options().dtype(at::kBFloat16));
+  if (const auto obstacle = find_flash_obstacle(query, options)) {
+    std::printf("; flash: %s\n", obstacle->c_str());
+  } else {
+    std::printf("; flash %8.2f ms %5.0f TFLOP/s\n", 1e3 * times.flash, rate(times.flash));
+  }
+}
+
 int run() {
   const auto bf16 = at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16);
   const auto fp32 = bf16.dtype(at::kFloat), ids_type = bf16.dtype(at::kLong);
@@ -141,23 +164,10 @@ int run() {
              bytes, [&] { fused_adamw(tensors, step); });
     }
   }
-  // Products, not bytes: four documents of 2,048 tokens.
-  const at::Tensor offsets = at::arange(0, 5, bf16.dtype(at::kInt)).mul_(2048);
-  const at::Tensor query = leaf({kTokens, kHeads, kDim}), key = leaf({kTokens, 1, kDim}),
-                   value = leaf({kTokens, 1, kDim});
-  const double flops = 4.0 * kHeads * kDim * 4 * (2048.0 * 2049 / 2);
-  const auto attend = [&] { return flash_attention(query, key, value, offsets, 2048, {.scale = 1.0 / 16}); };
-  if (!find_flash_obstacle(query, {})) {
-    const at::Tensor output = attend(), gradient = at::empty_like(output).normal_();
-    const double backward = microseconds([&] {
-      output.backward({gradient}, true);
-      for (const at::Tensor& input : {query, key, value}) input.mutable_grad().reset();
-    });
-    const at::NoGradGuard no_grad;
-    const double forward = microseconds([&] { attend(); });
-    std::printf("flash attention: forward %.1f us, %.0f TFLOP/s; backward %.1f us, %.0f TFLOP/s\n", forward,
-                flops / forward / 1e6, backward, 2.5 * flops / backward / 1e6);
-  }
+  report_attention("Gemma 1 2B", {8, 1, 256}, {.scale = 1.0 / 16});
+  report_attention("Gemma 3 1B", {4, 1, 256}, {.scale = 1.0 / 16});
+  report_attention("Gemma 3 1B, window 512", {4, 1, 256}, {.scale = 1.0 / 16, .window = 512});
+  report_attention("Gemma 2 2B", {8, 4, 256}, {.scale = 1.0 / 16, .softcap = 50.0});
   return 0;
 }
 

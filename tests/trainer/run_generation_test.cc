@@ -193,6 +193,7 @@ TEST_F(RunGenerationTest, the_same_seed_gives_the_same_sample_whatever_row_came_
 }
 
 TEST_F(RunGenerationTest, rows_that_cannot_be_used_are_named_by_line_before_anything_is_generated) {
+  EXPECT_THAT(error_of(request(""), ErrorKind::kUsage), HasSubstr("--prompt: expected text, found none"));
   const std::string good = "{\"prompt\": \"x\"}\n";
   EXPECT_THAT(error_of(file_request(good + "{\"prompt\": 5}\n"), ErrorKind::kData),
               HasSubstr("prompts.jsonl:2:12: prompt: expected a non-empty string, found the number 5"));

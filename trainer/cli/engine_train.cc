@@ -102,7 +102,9 @@ int run_train_command(const TrainArguments& arguments, const Output& output) {
                        : request.resume == ResumeMode::kFolder
                            ? "the same command without --resume continues it, with it the run is taken back again"
                            : "the same command continues it";
-    return report_stop(output, fmt::format("{} after step {}; {}", result.run_folder.string(), result.steps, rest));
+    // A stop may come before it is known where the run stands.
+    const std::string when = result.steps > 0 ? fmt::format("after step {}", result.steps) : "before a step was done";
+    return report_stop(output, fmt::format("{} {}; {}", result.run_folder.string(), when, rest));
   } catch (const std::exception& error) {
     log.on_error(error.what());
     progress.on_finish();

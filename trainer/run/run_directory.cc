@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
+#include "configs/secrets.h"
 #include "data/files/sha256.h"
 #include "trainer/run/run_manifest.h"
 
@@ -40,6 +41,7 @@ void require_run_id(const std::string& id) {
                                        "\" cannot be part of a folder's name; use 1 to 128 letters, digits, '.', '_' "
                                        "and '-'");
   }
+  if (holds_secret(id)) throw Error(ErrorKind::kUsage, "--run-id: looks like a secret, and would be a folder's name");
 }
 
 std::string host_name() {

@@ -17,19 +17,27 @@
 #include <gtest/gtest.h>
 #include <torch/library.h>
 
+#include <chrono>
 #include <limits>
+#include <thread>
 
 #include "configs/error.h"
 #include "model/device_batch.h"
+#include "model/gpu/attention_times.h"
 #include "tests/model/tiny_models.h"
 
 namespace gemma_sft {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Optional;
 
 int forward_calls = 0, backward_calls = 0;
+
+// How long LibTorch's operator seems to take: as long as this one does, no time (and no right result), or longer.
+enum class Pace { kPlain, kInstant, kSlow };
+Pace pace = Pace::kPlain;
 
 // One document by softmax(scale q k^T + mask) v in fp64, every head with its key head: query i of n sees the keys from
 // i - left to i + right, causal from the start to i.
@@ -72,7 +80,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> forward_o
   EXPECT_EQ(longest_q, longest_k);
   EXPECT_EQ(longest_q, offsets_q->diff().max().item<int64_t>());
   EXPECT_EQ(dropout, 0.0);
-  const at::Tensor output = attend_all(query, key, value, *offsets_q, is_causal, *scale, left, right);
+  if (pace == Pace::kSlow) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  const at::Tensor output =
+      pace == Pace::kInstant ? query : attend_all(query, key, value, *offsets_q, is_causal, *scale, left, right);
   const at::Tensor marker = at::full({1}, 7.0);
   return {output.to(query.scalar_type()), marker, marker.add(1), marker.add(2), at::empty({0})};
 }
@@ -88,6 +98,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_on_cpu(
   EXPECT_EQ(random.item<float>(), 8.0f);
   EXPECT_EQ(unused.item<float>(), 9.0f);
   EXPECT_EQ(output.sizes(), query.sizes());
+  if (pace == Pace::kInstant) return {query, key, value};
   // Kernels run below autograd; this one wants its own.
   const c10::impl::ForceDispatchKeyGuard above(c10::default_included_set, c10::default_excluded_set);
   at::AutoGradMode with_grad(true);
@@ -149,18 +160,90 @@ TEST(FlashAttention, EqualsOurBlocksPackedAndPaddedWithAndWithoutAWindow) {
   }
 }
 
-TEST(FlashAttention, AWholeModelThroughItEqualsTheOneInFp32) {
-  const PackedBatch batch = pack(random_documents({5, 19, 30}, 4));
-  GemmaOptions narrow;
-  narrow.compute_dtype = at::kBFloat16;
+GemmaConfig windowed_and_full() {
   GemmaConfig config = tiny_gemma3();
   config.head_dim = 16;
-  Gemma by_blocks = random_model(config, {}, 5), by_flash = random_model(config, narrow, 5);
+  return config;
+}
+
+Gemma in_bf16(const GemmaConfig& config) {
+  GemmaOptions narrow;
+  narrow.compute_dtype = at::kBFloat16;
+  return random_model(config, narrow, 5);
+}
+
+TEST(FlashAttention, AWholeModelThroughItEqualsTheOneInFp32) {
+  const PackedBatch batch = pack(random_documents({5, 19, 30}, 4));
+  const GemmaConfig config = windowed_and_full();
+  Gemma by_blocks = random_model(config, {}, 5), by_flash = in_bf16(config);
   const int before = forward_calls;
   const LossAndGradients found = train_pass(by_flash, batch);
   EXPECT_EQ(forward_calls - before, config.num_layers);
   const LossAndGradients expected = train_pass(by_blocks, batch);
   EXPECT_NEAR(found.loss / expected.loss, 1.0, 1e-2);
+}
+
+struct WithPace {
+  explicit WithPace(Pace wanted) { pace = wanted; }
+  ~WithPace() { pace = Pace::kPlain; }
+};
+
+TEST(AttentionByTime, TheSlowerWayIsNotTaken) {
+  const PackedBatch batch = pack(random_documents({40, 90}, 4));
+  const DeviceBatch timed = to_device(batch, at::kCPU);
+  const GemmaConfig config = windowed_and_full();
+  Gemma model = in_bf16(config);
+  const LossAndGradients before = train_pass(model, batch);
+  {
+    const WithPace slow(Pace::kSlow);
+    model.choose_attention(timed);
+  }
+  EXPECT_THAT(model.describe_kernels(),
+              ContainsRegex("attention: by blocks \\([0-9.]+ ms a layer, flash 2[0-9]{2}\\.[0-9]{2}\\), with a window "
+                            "by blocks \\([0-9.]+ ms a layer, flash 2[0-9]{2}\\.[0-9]{2}\\)$"));
+  int calls = forward_calls;
+  const LossAndGradients by_blocks = train_pass(model, batch);
+  EXPECT_EQ(forward_calls, calls);
+  EXPECT_NEAR(by_blocks.loss / before.loss, 1.0, 1e-2);
+
+  // Chosen anew, it is the other one.
+  {
+    const WithPace instant(Pace::kInstant);
+    model.choose_attention(timed);
+  }
+  EXPECT_THAT(model.describe_kernels(), ContainsRegex("attention: flash \\([0-9.]+ ms a layer, by blocks [0-9.]+\\), "
+                                                      "with a window flash \\([0-9.]+ ms a layer, by blocks"));
+  calls = forward_calls;
+  EXPECT_EQ(train_pass(model, batch).loss, before.loss);
+  EXPECT_EQ(forward_calls - calls, config.num_layers);
+}
+
+TEST(AttentionByTime, LeavesNoTraceInTheNumbersOfARun) {
+  Gemma model = in_bf16(windowed_and_full());
+  const at::Tensor random = at::globalContext().defaultGenerator(at::kCPU).get_state();
+  {
+    const at::NoGradGuard no_grad;
+    model.choose_attention(to_device(pack(random_documents({30}, 4)), at::kCPU));
+  }
+  EXPECT_TRUE(random.equal(at::globalContext().defaultGenerator(at::kCPU).get_state()));
+  for (const Parameter& parameter : model.trainable_parameters()) EXPECT_FALSE(parameter.tensor.grad().defined());
+}
+
+TEST(AttentionByTime, NothingIsTimedWhereThereIsOneWay) {
+  const int calls = forward_calls;
+  for (const GemmaConfig& config : {tiny_gemma2(), windowed_and_full()}) {
+    Gemma model = random_model(config, {}, 5);  // fp32
+    const std::string before = model.describe_kernels();
+    model.choose_attention(to_device(pack(random_documents({30}, 4)), at::kCPU));
+    EXPECT_EQ(model.describe_kernels(), before);
+  }
+  EXPECT_EQ(forward_calls, calls);
+}
+
+TEST(AttentionByTime, FlashStaysWhereBothAreAlike) {
+  EXPECT_FALSE(prefers_blocks({.flash = 1.04, .blocks = 1.0}));
+  EXPECT_TRUE(prefers_blocks({.flash = 1.06, .blocks = 1.0}));
+  EXPECT_FALSE(prefers_blocks({.flash = 0.5, .blocks = 1.0}));
 }
 
 TEST(FlashAttention, WhatItCannotTakeIsSaid) {

@@ -50,6 +50,26 @@ TEST(RunId, IsTheBeginningOfTheDigestOfTheConfigurationWithoutItsPlace) {
   EXPECT_NE(default_run_id(other), default_run_id(config));
 }
 
+TEST(RunPlace, ARunIdIsPartOfAFoldersNameAndNoSecret) {
+  const RunConfig config = config_of("runs");
+  for (const std::string& id : {std::string("a.B_c-9"), std::string(128, 'a')}) {
+    EXPECT_EQ(resolve_run_place(config, {.run_id = id}).id, id);
+  }
+  const auto refusal = [&](const std::string& id) -> std::string {
+    try {
+      resolve_run_place(config, {.run_id = id});
+      return "accepted";
+    } catch (const Error& error) {
+      return error.what();
+    }
+  };
+  for (const std::string& id : {std::string(), std::string("a/b"), std::string("a b"), std::string(129, 'a')}) {
+    EXPECT_THAT(refusal(id), HasSubstr("cannot be part of a folder's name")) << id;
+  }
+  const std::string token = "hf_" + std::string(34, 'x');
+  EXPECT_EQ(refusal(token), "--run-id: looks like a secret, and would be a folder's name");
+}
+
 TEST(RunPlace, IsBelowTheRunDirAndKeepsAddressesAsTheyAre) {
   const RunConfig config = config_of("gs://bucket/runs");
   EXPECT_EQ(resolve_run_place(config, {.run_id = "abc123"}).folder.string(), "gs://bucket/runs/run_abc123");
