@@ -66,18 +66,22 @@ std::vector<std::vector<std::string>> ids_of(const StepBatches& batches) {
   return ids;
 }
 
+// The folder has checkpoints of a run that went further than where this one goes on: this one is taken back.
+bool goes_further(const CheckpointFolders& checkpoints, const TrainState& state) {
+  return !checkpoints.steps().empty() && *checkpoints.steps().rbegin() > state.step;
+}
+
 // Everything that takes part in training, and the loop.
 class TrainingLoop {
  public:
   TrainingLoop(const TrainRequest& request, const TrainSetup& setup, Gemma& model, CheckpointFolders& checkpoints,
-               RunRows& rows, FileSystem& files, RunObserver& observer)
+               RunRows& rows, const std::function<void()>& describe, FileSystem& files, RunObserver& observer)
       : config_(request.loaded.config),
         setup_(setup),
         model_(model),
-        run_folder_(request.place.folder),
         checkpoints_(checkpoints),
         rows_(rows),
-        files_(files),
+        describe_(describe),
         observer_(observer),
         optimizer_(model.trainable_parameters(), optimizer_options(config_.training)),
         train_step_(model, optimizer_,
@@ -231,13 +235,12 @@ class TrainingLoop {
     evaluate_and_save();
   }
 
-  // The folder has checkpoints of a run that went further than where this one goes on.
-  bool is_taken_back() const { return !checkpoints_.steps().empty() && *checkpoints_.steps().rbegin() > state_.step; }
+  bool is_taken_back() const { return goes_further(checkpoints_, state_); }
 
   // Once a step is done, so that a start that fails changes nothing. In this order a crash leaves a run that was not
   // taken back, only shorter: a plain start goes on from what is there, and its rows are there, too.
   void leave_the_old_future() {
-    remove_completion(run_folder_, files_);
+    describe_();
     checkpoints_.remove_after(state_.step);
     rows_.truncate_after(state_);
   }
@@ -261,10 +264,9 @@ class TrainingLoop {
   const RunConfig& config_;
   const TrainSetup& setup_;
   Gemma& model_;
-  fs::path run_folder_;
   CheckpointFolders& checkpoints_;
   RunRows& rows_;
-  FileSystem& files_;
+  const std::function<void()>& describe_;  // what the folder says about the run
   RunObserver& observer_;
   TrainState state_;
   Optimizer optimizer_;
@@ -343,12 +345,21 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
     remove_left_overs(folder / kFinalModelName, files);
     resume = find_resume_point(request, checkpoints, setup.origin, observer);
   });
-  write_file_durably(files, folder / "config.yaml", to_yaml(config));
-  skipped.publish();
-  write_data_report(folder, setup, files);
-  write_run_description(folder, request, setup, "running", files);
-
   if (resume) state = resume->state;
+
+  bool is_described = false;
+  const std::function<void()> describe = [&] {
+    remove_completion(folder, files);
+    write_file_durably(files, folder / "config.yaml", to_yaml(config));
+    skipped.publish();
+    write_data_report(folder, setup, files);
+    write_run_description(folder, request, setup, "running", files);
+    is_described = true;
+  };
+  // A start that names a checkpoint leaves what goes further, or is complete, as it is until there is something new.
+  const bool waits = request.resume == ResumeMode::kFolder &&
+                     (goes_further(checkpoints, state) || find_completion(folder, request.place.id, config));
+  if (!waits) describe();
   try {
     at::manual_seed(config.training.seed);
     Gemma model = load_model(setup, config, request.loaded.file);
@@ -360,12 +371,14 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
     }
     if (by_memory) choose_activation_checkpointing(model, largest, observer);
     std::optional<TrainingLoop> loop;
-    with_memory_errors_explained({"making the optimizer"},
-                                 [&] { loop.emplace(request, setup, model, checkpoints, rows, files, observer); });
+    with_memory_errors_explained({"making the optimizer"}, [&] {
+      loop.emplace(request, setup, model, checkpoints, rows, describe, files, observer);
+    });
     if (resume) loop->continue_from(*resume);
     state = loop->run(largest);
     loop.reset();  // gradients and moments are gone before the export needs room
     throw_if_stopped();
+    if (!is_described) describe();
     RunCompletion completion;
     with_memory_errors_explained({"writing final_model"}, [&] {
       completion = export_final_model(request, setup, state, checkpoints, model, files, observer);
@@ -375,10 +388,10 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
     observer.on_finish();
     return completed(request, completion, completion.early_stopped ? RunOutcome::kEarlyStopped : RunOutcome::kFinished);
   } catch (const StopRequested&) {
-    write_run_description(folder, request, setup, "stopped", files);
+    if (is_described) write_run_description(folder, request, setup, "stopped", files);
     throw;
   } catch (const std::exception&) {
-    write_down_failure(request, setup, files);
+    if (is_described) write_down_failure(request, setup, files);
     throw;
   }
 }

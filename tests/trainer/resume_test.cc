@@ -229,19 +229,49 @@ TEST_F(ResumeTest, a_named_checkpoint_takes_the_run_back_and_supersedes_what_cam
   EXPECT_THAT(error_of(request, ErrorKind::kCheckpoint), HasSubstr("checkpoint-5"));
 }
 
+// What the files of a run folder say; run.lock names the process.
+std::map<std::string, std::string> texts_of(const fs::path& folder) {
+  std::map<std::string, std::string> texts;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (entry.is_regular_file() && name != "run.lock") texts[name] = read_file(entry.path());
+  }
+  return texts;
+}
+
+TEST_F(ResumeTest, a_finished_run_is_finished_until_another_start_has_something_new) {
+  struct FailAtTheStart : RunObserver {
+    void on_start(int64_t, int64_t) override { throw Error(ErrorKind::kIo, "the machine goes down"); }
+  };
+  TrainRequest request = tiny_.request(kEight);
+  ASSERT_EQ(train(request).outcome, RunOutcome::kFinished);
+  const std::map<std::string, std::string> before = texts_of(tiny_.run_folder());
+  ASSERT_TRUE(before.contains("completed.json"));
+  request.resume = ResumeMode::kFolder;
+  for (const char* name : {"checkpoint-8", "checkpoint-6"}) {
+    request.resume_folder = tiny_.run_folder() / name;
+    FailAtTheStart failing;
+    EXPECT_THROW(run_training(request, real_file_system(), {&failing}), Error);
+    EXPECT_EQ(texts_of(tiny_.run_folder()), before) << name;
+  }
+  request.resume_folder = tiny_.run_folder() / "checkpoint-8";
+  EXPECT_EQ(train(request).outcome, RunOutcome::kFinished);
+  EXPECT_EQ(texts_of(tiny_.run_folder()), before);
+}
+
 TEST_F(ResumeTest, a_run_taken_back_changes_nothing_before_a_step_is_done) {
   struct FailAtTheStart : RunObserver {
     void on_start(int64_t, int64_t) override { throw Error(ErrorKind::kIo, "the machine goes down"); }
   };
   const auto wanted = uninterrupted();
   TrainRequest request = stopped_run();
-  const std::string rows = read_file(tiny_.run_folder() / "metrics.jsonl");
+  const std::map<std::string, std::string> before = texts_of(tiny_.run_folder());
   request.resume = ResumeMode::kFolder;
   request.resume_folder = tiny_.run_folder() / "checkpoint-4";
   FailAtTheStart failing;
   EXPECT_THROW(run_training(request, real_file_system(), {&failing}), Error);
   EXPECT_TRUE(verify_checkpoint(tiny_.run_folder() / "checkpoint-6").manifest);
-  EXPECT_EQ(read_file(tiny_.run_folder() / "metrics.jsonl"), rows);
+  EXPECT_EQ(texts_of(tiny_.run_folder()), before);
   request.resume = ResumeMode::kAuto;
   EXPECT_EQ(train(request, &observer_).outcome, RunOutcome::kFinished);
   EXPECT_EQ(observer_.first_step, 6);

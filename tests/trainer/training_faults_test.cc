@@ -51,6 +51,13 @@ class TrainingFaultsTest : public ::testing::Test {
     made.place.id = "run";
     return made;
   }
+  // `--resume checkpoint-3` of a run that is finished: it is taken back by a step.
+  TrainRequest taking_back(const std::string& name) const {
+    TrainRequest made = request(name);
+    made.resume = ResumeMode::kFolder;
+    made.resume_folder = folder(name) / "checkpoint-3";
+    return made;
+  }
   fs::path folder(const std::string& name) const { return tiny_.run_folder(name); }
 
   // What is wrong after `ended` and a second start of the same command; empty: nothing.
@@ -120,15 +127,16 @@ class TrainingFaultsTest : public ::testing::Test {
         return "the checkpoint of step " + std::to_string(there) + " holds something else";
       }
     }
-    if (step > 0) {  // the rows that a resume counts on
+    if (!folders.steps().empty()) {  // the rows that a resume counts on
+      const int64_t newest = *folders.steps().rbegin();
       if (!fs::exists(folder("left") / "metrics.jsonl")) return "metrics.jsonl is not there";
       const fs::path copy = folder("rows");
       fs::create_directory(copy);
       fs::copy_file(folder("left") / "metrics.jsonl", copy / "metrics.jsonl", fs::copy_options::overwrite_existing);
-      MetricsFile(copy, real_file_system()).truncate_after(step);
+      MetricsFile(copy, real_file_system()).truncate_after(newest);
       const std::vector<std::string> rows = lasting_metrics(copy);
-      if (rows.size() < static_cast<size_t>(step) || !std::equal(rows.begin(), rows.end(), wanted_metrics_.begin())) {
-        return "metrics.jsonl lost rows of steps up to " + std::to_string(step);
+      if (rows.size() < static_cast<size_t>(newest) || !std::equal(rows.begin(), rows.end(), wanted_metrics_.begin())) {
+        return "metrics.jsonl lost rows of steps up to " + std::to_string(newest);
       }
     }
     return "";
@@ -156,6 +164,30 @@ TEST_F(TrainingFaultsTest, killed_at_any_system_call_the_same_command_finishes_w
     if (problem.empty()) problem = find_loss("killed", ended);
     EXPECT_TRUE(count.add(problem.empty())) << "call " << fault.call << ", action " << i % 3 << ": " << problem;
     fs::remove_all(folder("killed"));
+  }
+}
+
+TEST_F(TrainingFaultsTest, killed_while_it_is_taken_back_the_run_still_finishes_with_the_same_bytes) {
+  const auto copy_whole = [&](const std::string& name) {
+    fs::remove_all(folder(name));
+    fs::copy(folder("whole"), folder(name), fs::copy_options::recursive);
+  };
+  copy_whole("back");
+  const TrainingProcess back = train_in_child(taking_back("back"));
+  ASSERT_EQ(back.exit_code, 0) << back.error;
+  ASSERT_EQ(back.first_step, 3);
+  ASSERT_EQ(find_difference("back"), "");
+  SuiteCount count("R3 kill -9 at every system call of a run that is taken back");
+  const CallAction actions[] = {CallAction::kKillBefore, CallAction::kKillHalfway, CallAction::kKillAfter};
+  const int64_t all = 3 * back.calls;
+  const int64_t stride = stride_of(all, 15, 3);
+  for (int64_t i = static_cast<int64_t>(suite_seed()) % stride; i < all; i += stride) {
+    const CallFault fault{.call = i / 3, .action = actions[i % 3]};
+    copy_whole("killed");
+    const TrainingProcess ended = train_in_child(taking_back("killed"), fault);
+    std::string problem = ended.signal == SIGKILL ? "" : "it was not killed";
+    if (problem.empty()) problem = find_loss("killed", ended);
+    EXPECT_TRUE(count.add(problem.empty())) << "call " << fault.call << ", action " << i % 3 << ": " << problem;
   }
 }
 
@@ -249,6 +281,9 @@ TEST_F(TrainingFaultsTest, after_a_power_cut_at_any_moment_the_run_continues_fro
       watched->note(std::to_string(record.step));
       saved[record.step] = verify_checkpoint(record.folder).manifest.value().files;
     }
+    void on_start(int64_t step, int64_t) override {
+      if (step > 0) watched->note(std::to_string(step));
+    }
     void on_finish() override { watched->note("finished"); }
   };
   std::vector<SystemCall> calls;
@@ -258,6 +293,7 @@ TEST_F(TrainingFaultsTest, after_a_power_cut_at_any_moment_the_run_continues_fro
     WatchedCalls watched(folder("powered"));
     announcer.watched = &watched;
     run_training(request("powered"), real_file_system(), {&announcer});
+    run_training(taking_back("powered"), real_file_system(), {&announcer});
     calls = watched.calls();
   }
   ASSERT_EQ(find_difference("powered"), "");

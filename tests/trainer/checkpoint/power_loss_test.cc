@@ -40,7 +40,8 @@ void save_checkpoint(FileSystem& files, CheckpointFolders& folders, int64_t step
 }
 
 // Starts, saves, crashes, restarts, is taken back: every call of it is in the journal, with each announcement as a note
-// "step <n>" and each cut of the metrics as "rows <n>".
+// of its step. So does a start that goes on from a checkpoint; one that is taken back, before it removes what came
+// later.
 class Journal {
  public:
   Journal(const fs::path& folder, uint64_t seed) : folder_(folder), random_(seed), keep_(1 + pick(2)) {
@@ -59,8 +60,7 @@ class Journal {
   const std::vector<SystemCall>& calls() const { return calls_; }
 
   // What is lost in a folder that a power cut left, when `announced` was the last announcement; empty: nothing.
-  // `rows`: of the metrics, what a resume would count on.
-  std::string find_loss(const fs::path& left, std::optional<int64_t> announced, int64_t rows) const {
+  std::string find_loss(const fs::path& left, std::optional<int64_t> announced) const {
     CheckpointFolders folders(left, "r", keep_, real_file_system());
     folders.open();
     if (announced && !folders.steps().contains(*announced)) {
@@ -76,12 +76,13 @@ class Journal {
         return "checkpoint " + std::to_string(step) + " does not hold what was saved";
       }
     }
-    if (!announced) return "";
+    if (folders.steps().empty()) return "";
+    const int64_t newest = *folders.steps().rbegin();  // where a resume goes on
     if (!fs::exists(left / "metrics.jsonl")) return "metrics.jsonl is not there";
-    MetricsFile(left, real_file_system()).truncate_after(*announced);
+    MetricsFile(left, real_file_system()).truncate_after(newest);
     const std::string text = read_file(left / "metrics.jsonl");
-    if (std::count(text.begin(), text.end(), '\n') < rows) {
-      return "metrics.jsonl lost rows of steps up to " + std::to_string(rows);
+    if (std::count(text.begin(), text.end(), '\n') < newest) {
+      return "metrics.jsonl lost rows of steps up to " + std::to_string(newest);
     }
     return "";
   }
@@ -89,6 +90,7 @@ class Journal {
  private:
   int64_t pick(int64_t below) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(below)); }
 
+  // The order is that of TrainingLoop.
   void run_process(WatchedCalls& watched, FileSystem& files) {
     const RunLock lock(folder_, files);
     MetricsFile metrics(folder_, files);
@@ -96,22 +98,33 @@ class Journal {
     CheckpointFolders folders(folder_, "r", keep_, files);
     folders.open();
     int64_t step = 0;
-    if (!folders.steps().empty()) {
-      step = *folders.steps().rbegin();
-      if (pick(3) == 0) {
-        step = *folders.steps().begin();  // taken back
-      } else {
+    if (!folders.steps().empty()) step = pick(3) == 0 ? *folders.steps().begin() : *folders.steps().rbegin();
+    const auto is_taken_back = [&] { return !folders.steps().empty() && *folders.steps().rbegin() > step; };
+    const auto leave_the_old_future = [&] {
+      if (!is_taken_back()) return;
+      watched.note(std::to_string(step));
+      folders.remove_after(step);
+      metrics.truncate_after(step);
+    };
+    write_file_durably(files, folder_ / "config.yaml", "seed: " + std::to_string(pick(3)) + "\n");
+    if (!is_taken_back()) {
+      metrics.truncate_after(step);
+      if (step > 0) {
+        watched.note(std::to_string(step));
         folders.rotate(step, std::nullopt);
       }
     }
-    write_file_durably(files, folder_ / "config.yaml", "seed: " + std::to_string(pick(3)) + "\n");
-    watched.note("rows " + std::to_string(step));
-    metrics.truncate_after(step);
-    if (step > 0 && pick(3) == 0) save(watched, files, folders, metrics, step);  // the same step, other content
+    if (step > 0 && pick(3) == 0) {  // the same step, other content
+      leave_the_old_future();
+      save(watched, files, folders, metrics, step);
+    }
     const int64_t saves = pick(4);
     for (int64_t i = 0; i < saves; ++i) {
       const int64_t steps = 1 + pick(3);
-      for (int64_t k = 0; k < steps; ++k) metrics.on_step({.step = ++step, .loss = 0.5});
+      for (int64_t k = 0; k < steps; ++k) {
+        leave_the_old_future();
+        metrics.on_step({.step = ++step, .loss = 0.5});
+      }
       log.on_note("step " + std::to_string(step));
       save(watched, files, folders, metrics, step);
     }
@@ -122,7 +135,7 @@ class Journal {
     metrics.sync();
     const std::string weights(static_cast<size_t>(4 * (1 + pick(3000))), static_cast<char>('a' + pick(26)));
     save_checkpoint(files, folders, step, weights, [&](const Contents& contents) { saved_[step].push_back(contents); });
-    watched.note("step " + std::to_string(step));
+    watched.note(std::to_string(step));
     folders.rotate(step, std::nullopt);
   }
 
@@ -148,19 +161,15 @@ TEST(PowerLoss, what_was_announced_is_there_whatever_came_to_the_disk) {
     std::sort(moments.begin(), moments.end());
     size_t done = 0;
     std::optional<int64_t> announced;
-    int64_t rows = 0;
     for (const size_t moment : moments) {
       for (; done < moment; ++done) {
         const SystemCall& call = journal.calls()[done];
         disk.apply(call);
-        if (call.name != "note") continue;
-        const int64_t number = std::stoll(call.path.string().substr(5));
-        if (call.path.string().starts_with("step")) announced = number;
-        rows = number;
+        if (call.name == "note") announced = std::stoll(call.path.string());
       }
       const PowerCut cut = random_power_cut(random);
       disk.write_after(cut, random, dir / "left");
-      const std::string loss = journal.find_loss(dir / "left", announced, rows);
+      const std::string loss = journal.find_loss(dir / "left", announced);
       EXPECT_TRUE(count.add(loss.empty())) << "journal " << i << " of seed " << suite_seed() << ", after call "
                                            << moment << ", " << describe(cut) << ": " << loss;
       fs::remove_all(dir / "left");
