@@ -349,12 +349,12 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
 
   bool is_described = false;
   const std::function<void()> describe = [&] {
+    is_described = true;
     remove_completion(folder, files);
     write_file_durably(files, folder / "config.yaml", to_yaml(config));
     skipped.publish();
     write_data_report(folder, setup, files);
     write_run_description(folder, request, setup, "running", files);
-    is_described = true;
   };
   // A start that names a checkpoint leaves what goes further, or is complete, as it is until there is something new.
   const bool waits = request.resume == ResumeMode::kFolder &&
