@@ -326,26 +326,24 @@ void warn_of_another_dtype(const TrainRequest& request, const std::vector<RunObs
   }
 }
 
-// One run in a folder that is locked. `state` is kept up to date as far as a stop needs it.
-RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, RunObserver& observer, TrainState& state) {
+// One run in a folder that is locked. `state` is kept up to date as far as a stop needs it, `place` says what is done.
+RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, RunObserver& observer, TrainState& state,
+              WorkPlace& place) {
   const RunConfig& config = request.loaded.config;
   const fs::path& folder = request.place.folder;
 
   // What the run is made of, and where it stands.
   if (config.training.deterministic) use_deterministic_kernels();
   SkippedRows skipped(folder, files);
-  TrainSetup setup;
-  with_memory_errors_explained({"reading the data"}, [&] {
-    setup = prepare_training(request, observer, [&](const RowProblem& row) { skipped.add(row); });
-  });
+  place.phase = "reading the data";
+  const TrainSetup setup = prepare_training(request, observer, [&](const RowProblem& row) { skipped.add(row); });
+  place.phase = "verifying the checkpoints";
   CheckpointFolders checkpoints(folder, request.place.id, config.output.keep_checkpoints, files);
-  std::optional<ResumePoint> resume;
-  with_memory_errors_explained({"verifying the checkpoints"}, [&] {
-    checkpoints.open(throw_if_stopped);
-    remove_left_overs(folder / kFinalModelName, files);
-    resume = find_resume_point(request, checkpoints, setup.origin, observer);
-  });
+  checkpoints.open(throw_if_stopped);
+  remove_left_overs(folder / kFinalModelName, files);
+  const std::optional<ResumePoint> resume = find_resume_point(request, checkpoints, setup.origin, observer);
   if (resume) state = resume->state;
+  place.phase = "getting ready to train";
 
   bool is_described = false;
   const std::function<void()> describe = [&] {
@@ -370,19 +368,17 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
           find_largest_micro_batch(*setup.index, setup.plan.batches, state.cursor, setup.plan.total_steps - state.step);
     }
     if (by_memory) choose_activation_checkpointing(model, largest, observer);
+    place.phase = "making the optimizer";
     std::optional<TrainingLoop> loop;
-    with_memory_errors_explained({"making the optimizer"}, [&] {
-      loop.emplace(request, setup, model, checkpoints, rows, describe, files, observer);
-    });
+    loop.emplace(request, setup, model, checkpoints, rows, describe, files, observer);
     if (resume) loop->continue_from(*resume);
+    place.phase = "training";
     state = loop->run(largest);
     loop.reset();  // gradients and moments are gone before the export needs room
     throw_if_stopped();
     if (!is_described) describe();
-    RunCompletion completion;
-    with_memory_errors_explained({"writing final_model"}, [&] {
-      completion = export_final_model(request, setup, state, checkpoints, model, files, observer);
-    });
+    place.phase = "writing final_model";
+    const RunCompletion completion = export_final_model(request, setup, state, checkpoints, model, files, observer);
     write_run_description(folder, request, setup, "finished", files);
     write_completion(folder, completion, files);  // the last file: with it the run is left alone
     observer.on_finish();
@@ -402,23 +398,28 @@ RunResult run_training(const TrainRequest& request, FileSystem& files, const std
   const RunConfig& config = request.loaded.config;
   const fs::path& folder = request.place.folder;
   const RunLock lock(folder, files);
-  if (request.resume == ResumeMode::kAuto) {
-    const auto completion = find_completion(folder, request.place.id, config);
-    if (completion) {
-      warn_of_another_dtype(request, observers);
-      return completed(request, *completion, RunOutcome::kAlreadyFinished);
-    }
-  }
-  RunRows rows(folder, config.output.log_samples, files);
-  std::vector<RunObserver*> everyone = rows.observers();
-  everyone.insert(everyone.end(), observers.begin(), observers.end());
-  ObserverGroup observer(everyone);
   TrainState state;
+  RunResult result;
+  WorkPlace place{.phase = "opening the run folder"};
   try {
-    return run(request, files, rows, observer, state);
+    with_memory_errors_explained(place, [&] {
+      if (request.resume == ResumeMode::kAuto) {
+        if (const auto completion = find_completion(folder, request.place.id, config)) {
+          warn_of_another_dtype(request, observers);
+          result = completed(request, *completion, RunOutcome::kAlreadyFinished);
+          return;
+        }
+      }
+      RunRows rows(folder, config.output.log_samples, files);
+      std::vector<RunObserver*> everyone = rows.observers();
+      everyone.insert(everyone.end(), observers.begin(), observers.end());
+      ObserverGroup observer(everyone);
+      result = run(request, files, rows, observer, state, place);
+    });
   } catch (const StopRequested&) {
-    return stopped(request, state);
+    result = stopped(request, state);
   }
+  return result;
 }
 
 }  // namespace gemma_sft

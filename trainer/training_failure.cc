@@ -24,6 +24,8 @@ std::string amount_asked(const std::string& message) {
   return std::regex_search(message, match, pattern) ? match[1].str() : "an unknown amount";
 }
 
+constexpr const char* kUnknownAmount = "an unknown amount (Cannot allocate memory)";  // ENOMEM's words
+
 bool says_out_of_memory(const std::string& message) {
   // "primitive": oneDNN found no room for a kernel's code or scratch space, and says no more than that.
   for (const char* words : {"can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
@@ -77,13 +79,13 @@ void with_memory_errors_explained(const WorkPlace& place, const std::function<vo
     asked = amount_asked(error.what_without_backtrace());
   } catch (const AllocationFailure& error) {
     asked = fmt::format("{} bytes", error.bytes);
-  } catch (const std::bad_alloc&) {
-    asked = "an unknown amount";
+  } catch (const std::bad_alloc&) {  // not from `new` (trainer/allocation_failure.h): from the system or a library
+    asked = kUnknownAmount;
   } catch (const std::system_error& error) {
     if (error.code() == std::errc::resource_unavailable_try_again) {
       asked = "the stack of a thread";
     } else if (error.code() == std::errc::not_enough_memory) {  // of a folder's listing, for instance
-      asked = fmt::format("an unknown amount ({})", error.code().message());
+      asked = kUnknownAmount;
     } else {
       throw;
     }

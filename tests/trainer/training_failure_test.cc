@@ -58,9 +58,11 @@ TEST(TrainingFailureTest, a_tensor_that_does_not_fit_is_explained_with_place_bat
 }
 
 TEST(TrainingFailureTest, other_commands_have_remedies_of_their_own) {
-  EXPECT_THAT(message_of({.phase = "generation", .remedy = "Lower --max-new-tokens."}, [] { throw std::bad_alloc(); }),
-              AllOf(HasSubstr("(generation): tried to allocate an unknown amount. Lower --max-new-tokens."),
-                    Not(HasSubstr("training.")), Not(HasSubstr("Checkpoints"))));
+  EXPECT_THAT(
+      message_of({.phase = "generation", .remedy = "Lower --max-new-tokens."}, [] { throw std::bad_alloc(); }),
+      AllOf(HasSubstr(
+                "(generation): tried to allocate an unknown amount (Cannot allocate memory). Lower --max-new-tokens."),
+            Not(HasSubstr("training.")), Not(HasSubstr("Checkpoints"))));
 }
 
 TEST(TrainingFailureTest, the_standard_library_s_failure_counts_too) {

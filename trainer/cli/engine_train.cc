@@ -15,6 +15,7 @@
 #include "trainer/run/utf8_json.h"
 #include "trainer/run_training.h"
 #include "trainer/stop_signal.h"
+#include "trainer/training_failure.h"
 
 namespace gemma_sft {
 namespace {
@@ -74,13 +75,16 @@ void print_result(const TrainRequest& request, const RunResult& result, const Ou
 }  // namespace
 
 int run_train_command(const TrainArguments& arguments, const Output& output) {
-  TrainRequest request = make_train_request(arguments);
-  print_config_status(request, output);
-  const DatasetPlaces dataset = find_dataset(request.loaded);
-  print_dataset_status(request, dataset, output);
-  require_startable(request, dataset);
-  choose_resume_checkpoint(request);
-  print_place_status(request, output);
+  TrainRequest request;
+  with_memory_errors_explained({"start-up"}, [&] {
+    request = make_train_request(arguments);
+    print_config_status(request, output);
+    const DatasetPlaces dataset = find_dataset(request.loaded);
+    print_dataset_status(request, dataset, output);
+    require_startable(request, dataset);
+    choose_resume_checkpoint(request);
+    print_place_status(request, output);
+  });
 
   const Terminal terminal = describe_error_terminal();
   Progress progress({.redraw = terminal.redraws,
