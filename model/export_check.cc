@@ -55,6 +55,12 @@ void check_digests(ExportVerdict& verdict) {
     verdict.notes.push_back(fmt::format("there is no {}: digests were not checked", kDigestListName));
     return;
   }
+  for (const fs::path& path : list_folder(verdict.folder)) {
+    const std::string name = path.filename().string();
+    if (path.extension() == ".safetensors" && !wanted->contains(name)) {
+      verdict.problems.push_back(fmt::format("{}: is not named in {}", name, kDigestListName));
+    }
+  }
   for (const auto& [name, digest] : *wanted) {
     attempt(verdict, [&, &name = name, &digest = digest] {
       if (!has_folder_entry(verdict.folder, name)) {

@@ -95,6 +95,35 @@ void remove_left_overs(const fs::path& destination, FileSystem& files) {
   for (const fs::path& path : left_over) files.remove_tree(path);
 }
 
+namespace {
+
+// Nothing is in it but what a run lists in its SHA256SUMS.
+bool is_made_by_a_run(const fs::path& model) {
+  try {
+    const auto listed = find_digest_list(model);
+    for (const fs::path& path : list_folder(model)) {
+      const std::string name = path.filename().string();
+      if (name != kDigestListName && (!listed || !listed->contains(name))) return false;
+    }
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+// A final_model that holds what no run wrote stays, under another name.
+void set_aside(const fs::path& model, FileSystem& files, RunObserver& observer) {
+  fs::path aside;
+  for (int64_t number = 1; aside.empty() || fs::exists(fs::symlink_status(aside)); ++number) {
+    aside = model.parent_path() / fmt::format("{}.aside-{}", model.filename().string(), number);
+  }
+  files.rename(model, aside);
+  files.sync_directory(model.parent_path());
+  observer.on_warning(fmt::format("{}: holds what no run wrote; it is {} now", model.string(), aside.string()));
+}
+
+}  // namespace
+
 AdapterBase adapter_base(const ModelSection& configured, const fs::path& model_folder) {
   const std::string& name = configured.base_model;
   if (can_be_hub_id(name) && is_snapshot_of(name, plain_path(model_folder))) return {name, configured.revision};
@@ -128,16 +157,19 @@ RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& 
     read_checkpoint_weights(best.folder, trained_weights(model));
     observer.on_note(fmt::format("final_model is from the best checkpoint, of step {}", completion.model_step));
   }
-  completion.final_model =
-      write_folder(request.place.folder / kFinalModelName, files, [&](const fs::path& destination) {
-        if (model.has_lora()) {
-          return export_adapter(model, adapter_base(config.model, setup.model_folder), destination, files);
-        }
-        ExportOptions options;
-        options.before_tensor = throw_if_stopped;
-        options.dtype = config.output.model_dtype.value_or(files_dtype(setup.model_folder));
-        return export_model(model, setup.model_folder, destination, files, options);
-      });
+  const fs::path final_model = request.place.folder / kFinalModelName;
+  if (fs::exists(fs::symlink_status(final_model)) && !is_made_by_a_run(final_model)) {
+    set_aside(final_model, files, observer);
+  }
+  completion.final_model = write_folder(final_model, files, [&](const fs::path& destination) {
+    if (model.has_lora()) {
+      return export_adapter(model, adapter_base(config.model, setup.model_folder), destination, files);
+    }
+    ExportOptions options;
+    options.before_tensor = throw_if_stopped;
+    options.dtype = config.output.model_dtype.value_or(files_dtype(setup.model_folder));
+    return export_model(model, setup.model_folder, destination, files, options);
+  });
   return completion;
 }
 

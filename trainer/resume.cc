@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include "configs/error.h"
+#include "configs/load_config.h"
 #include "trainer/resume_check.h"
+#include "trainer/run/run_directory.h"
+#include "trainer/run_completion.h"
 #include "trainer/stop_signal.h"
 
 namespace gemma_sft {
@@ -36,6 +39,15 @@ std::optional<fs::path> choose_checkpoint(const TrainRequest& request, const Che
   throw Error(ErrorKind::kCheckpoint,
               fmt::format("{}: no checkpoint can be used:{}\nRestore one from a copy, or {}",
                           request.place.folder.string(), reasons, describe_new_start(request.place)));
+}
+
+// How often the run that is in the folder saved; 0: not known, or only at its end.
+int64_t checkpoint_every_of(const fs::path& folder) {
+  try {
+    return load_config(folder / "config.yaml").config.output.checkpoint_every;
+  } catch (const Error&) {
+    return 0;
+  }
 }
 
 std::string or_none(const std::string& sha256) { return sha256.empty() ? "none" : sha256; }
@@ -72,6 +84,24 @@ std::optional<ResumePoint> find_resume_point(const TrainRequest& request, const 
   }
   observer.on_note(fmt::format("continuing from {}", checkpoint->string()));
   return ResumePoint{*checkpoint, saved.state};
+}
+
+void require_nothing_lost(const TrainRequest& request, int64_t last_row) {
+  const fs::path& folder = request.place.folder;
+  std::string lost;
+  if (fs::exists(folder / kCompletionName)) {
+    lost = fmt::format(
+        "a run was finished here, with another configuration or another {} than there is now, and its checkpoints are "
+        "not there",
+        kFinalModelName);
+  } else if (const int64_t every = checkpoint_every_of(folder); every > 0 && last_row > 2 * every) {
+    // A save in the background may still have been under way when the next one was due.
+    lost = fmt::format("{} has steps up to {}, a checkpoint was due every {}, and none is there", kMetricsName,
+                       last_row, every);
+  }
+  if (lost.empty()) return;
+  throw Error(ErrorKind::kCheckpoint, fmt::format("{}: {}. Restore one from a copy, remove the folder, or {}",
+                                                  folder.string(), lost, describe_new_start(request.place)));
 }
 
 }  // namespace gemma_sft

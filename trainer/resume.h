@@ -23,4 +23,8 @@ struct ResumePoint {
 std::optional<ResumePoint> find_resume_point(const TrainRequest& request, const CheckpointFolders& folders,
                                              const RunOrigin& now, RunObserver& observer);
 
+// Where there is no checkpoint to continue from: throws Error(kCheckpoint) when the folder shows that there was one,
+// for beginning anew would overwrite what the run left. `last_row`: of the steps in its metrics.jsonl.
+void require_nothing_lost(const TrainRequest& request, int64_t last_row);
+
 }  // namespace gemma_sft

@@ -1,5 +1,6 @@
 #include "trainer/run_completion.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "configs/load_config.h"
@@ -11,8 +12,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-constexpr const char* kCompletionName = "completed.json";
 
 json or_null(const std::optional<double>& value) { return value ? json(*value) : json(nullptr); }
 
@@ -31,6 +30,14 @@ RunCompletion parse(const json& document) {
   completion.final_eval_loss = number_or_nothing(document.at("final_eval_loss"));
   completion.final_model = document.at("final_model").get<std::map<std::string, std::string>>();
   return completion;
+}
+
+// A model is more than one file, each of them in its folder.
+bool names_a_model(const std::map<std::string, std::string>& sha256) {
+  const auto is_weights = [](const auto& file) { return file.first.ends_with(".safetensors"); };
+  const auto is_elsewhere = [](const auto& file) { return fs::path(file.first).filename() != fs::path(file.first); };
+  return std::any_of(sha256.begin(), sha256.end(), is_weights) &&
+         std::none_of(sha256.begin(), sha256.end(), is_elsewhere);
 }
 
 }  // namespace
@@ -59,6 +66,7 @@ std::optional<RunCompletion> find_completion(const fs::path& run_folder, const s
     if (!fs::exists(run_folder / kCompletionName)) return std::nullopt;
     const RunCompletion completion = parse(read_json_document(run_folder / kCompletionName));
     if (completion.run_id != run_id || completion.config_sha256 != config_sha256(config)) return std::nullopt;
+    if (!names_a_model(completion.final_model)) return std::nullopt;
     for (const auto& [name, sha256] : completion.final_model) {
       if (sha256_file(run_folder / kFinalModelName / name) != sha256) return std::nullopt;
     }

@@ -13,6 +13,7 @@
 
 namespace gemma_sft {
 
+inline constexpr const char* kCompletionName = "completed.json";
 inline constexpr const char* kFinalModelName = "final_model";
 
 struct RunCompletion {

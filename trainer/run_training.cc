@@ -46,10 +46,14 @@ class RunRows {
     if (samples_) all.push_back(&*samples_);
     return all;
   }
-  void truncate_after(const TrainState& state) {
-    metrics_.truncate_after(state.step, state.evaluated_step);
-    if (samples_) samples_->truncate_after(state.step);
+  // The names of the files in which rows before that are missing.
+  std::vector<std::string> truncate_after(const TrainState& state) {
+    std::vector<std::string> incomplete;
+    if (metrics_.truncate_after(state.step, state.evaluated_step) != state.step) incomplete.emplace_back(kMetricsName);
+    if (samples_ && samples_->truncate_after(state.step) != state.step) incomplete.emplace_back(kSamplesName);
+    return incomplete;
   }
+  int64_t last_step() const { return metrics_.last_step(); }
   void sync() {
     metrics_.sync();
     if (samples_) samples_->sync();
@@ -75,12 +79,14 @@ bool goes_further(const CheckpointFolders& checkpoints, const TrainState& state)
 class TrainingLoop {
  public:
   TrainingLoop(const TrainRequest& request, const TrainSetup& setup, Gemma& model, CheckpointFolders& checkpoints,
-               RunRows& rows, const std::function<void()>& describe, FileSystem& files, RunObserver& observer)
+               RunRows& rows, const RunLock& lock, const std::function<void()>& describe, FileSystem& files,
+               RunObserver& observer)
       : config_(request.loaded.config),
         setup_(setup),
         model_(model),
         checkpoints_(checkpoints),
         rows_(rows),
+        lock_(lock),
         describe_(describe),
         observer_(observer),
         optimizer_(model.trainable_parameters(), optimizer_options(config_.training)),
@@ -120,7 +126,7 @@ class TrainingLoop {
 
  private:
   void train(const LargestMicroBatch& largest) {
-    if (!is_taken_back()) rows_.truncate_after(state_);  // rows of steps that were not saved
+    if (!is_taken_back()) cut_rows();  // of steps that were not saved
     observer_.on_start(state_.step, setup_.plan.total_steps);
     if (state_.step > 0) make_up_for_what_an_interruption_left_out();
     if (!setup_.device.is_cpu() && goes_on()) choose_kernels(largest);
@@ -131,6 +137,7 @@ class TrainingLoop {
       const double waited_before = stream_.waited_seconds();
       const double rate = setup_.plan.schedule.rate(state_.step);
       const StepStats stats = take_step(rate);
+      lock_.require_held();
       if (is_taken_back()) leave_the_old_future();
       advance(state_, batches_, stats);
       observer_.on_step(step_record(stats, rate, watch.seconds(), stream_.waited_seconds() - waited_before));
@@ -235,6 +242,18 @@ class TrainingLoop {
     evaluate_and_save();
   }
 
+  // Only of a run that goes on in its own folder can rows be missing.
+  void cut_rows() {
+    const bool is_continued = checkpoints_.steps().contains(state_.step);
+    for (const std::string& name : rows_.truncate_after(state_)) {
+      if (!is_continued) continue;
+      observer_.on_warning(
+          fmt::format("{}: its rows do not reach to step {}, from which the run goes on; they were lost, or "
+                      "not written (output.log_samples)",
+                      name, state_.step));
+    }
+  }
+
   bool is_taken_back() const { return goes_further(checkpoints_, state_); }
 
   // Once a step is done, so that a start that fails changes nothing. In this order a crash leaves a run that was not
@@ -242,7 +261,7 @@ class TrainingLoop {
   void leave_the_old_future() {
     describe_();
     checkpoints_.remove_after(state_.step);
-    rows_.truncate_after(state_);
+    cut_rows();
   }
 
   StepRecord step_record(const StepStats& stats, double rate, double seconds, double waited) const {
@@ -266,6 +285,7 @@ class TrainingLoop {
   Gemma& model_;
   CheckpointFolders& checkpoints_;
   RunRows& rows_;
+  const RunLock& lock_;
   const std::function<void()>& describe_;  // what the folder says about the run
   RunObserver& observer_;
   TrainState state_;
@@ -328,7 +348,7 @@ void warn_of_another_dtype(const TrainRequest& request, const std::vector<RunObs
 
 // One run in a folder that is locked. `state` is kept up to date as far as a stop needs it, `place` says what is done.
 RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, RunObserver& observer, TrainState& state,
-              WorkPlace& place) {
+              const RunLock& lock, WorkPlace& place) {
   const RunConfig& config = request.loaded.config;
   const fs::path& folder = request.place.folder;
 
@@ -343,6 +363,7 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
   remove_left_overs(folder / kFinalModelName, files);
   const std::optional<ResumePoint> resume = find_resume_point(request, checkpoints, setup.origin, observer);
   if (resume) state = resume->state;
+  if (!resume) require_nothing_lost(request, rows.last_step());
   place.phase = "getting ready to train";
 
   bool is_described = false;
@@ -370,12 +391,13 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
     if (by_memory) choose_activation_checkpointing(model, largest, observer);
     place.phase = "making the optimizer";
     std::optional<TrainingLoop> loop;
-    loop.emplace(request, setup, model, checkpoints, rows, describe, files, observer);
+    loop.emplace(request, setup, model, checkpoints, rows, lock, describe, files, observer);
     if (resume) loop->continue_from(*resume);
     place.phase = "training";
     state = loop->run(largest);
     loop.reset();  // gradients and moments are gone before the export needs room
     throw_if_stopped();
+    lock.require_held();
     if (!is_described) describe();
     place.phase = "writing final_model";
     const RunCompletion completion = export_final_model(request, setup, state, checkpoints, model, files, observer);
@@ -384,10 +406,10 @@ RunResult run(const TrainRequest& request, FileSystem& files, RunRows& rows, Run
     observer.on_finish();
     return completed(request, completion, completion.early_stopped ? RunOutcome::kEarlyStopped : RunOutcome::kFinished);
   } catch (const StopRequested&) {
-    if (is_described) write_run_description(folder, request, setup, "stopped", files);
+    if (is_described && lock.is_held()) write_run_description(folder, request, setup, "stopped", files);
     throw;
   } catch (const std::exception&) {
-    if (is_described) write_down_failure(request, setup, files);
+    if (is_described && lock.is_held()) write_down_failure(request, setup, files);
     throw;
   }
 }
@@ -414,7 +436,7 @@ RunResult run_training(const TrainRequest& request, FileSystem& files, const std
       std::vector<RunObserver*> everyone = rows.observers();
       everyone.insert(everyone.end(), observers.begin(), observers.end());
       ObserverGroup observer(everyone);
-      result = run(request, files, rows, observer, state, place);
+      result = run(request, files, rows, observer, state, lock, place);
     });
   } catch (const StopRequested&) {
     result = stopped(request, state);

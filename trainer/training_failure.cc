@@ -83,7 +83,7 @@ void with_memory_errors_explained(const WorkPlace& place, const std::function<vo
     asked = kUnknownAmount;
   } catch (const std::system_error& error) {
     if (error.code() == std::errc::resource_unavailable_try_again) {
-      asked = "the stack of a thread";
+      asked = "the stack of a thread, unless it is a limit of threads that was reached (ulimit -u, pids.max)";
     } else if (error.code() == std::errc::not_enough_memory) {  // of a folder's listing, for instance
       asked = kUnknownAmount;
     } else {

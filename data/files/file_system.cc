@@ -94,6 +94,10 @@ void sync_descriptor(int descriptor, const fs::path& path) {
 
 fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
+fs::path temporary_name(const fs::path& path) {
+  return folder_of(path) / fmt::format(".{}.tmp", path.filename().string());
+}
+
 // Free bytes for an ordinary user on the file system of `path` or of its nearest existing ancestor.
 std::optional<uint64_t> find_free_bytes(fs::path path) {
   struct statvfs status;
@@ -185,7 +189,13 @@ class PosixFileSystem : public FileSystem {
   }
 
   std::unique_ptr<WritableFile> open_append(const fs::path& path) override {
-    return std::make_unique<PosixFile>(path, append_descriptor(path));
+    int descriptor = append_descriptor(path);
+    if (has_another_name(descriptor)) {
+      ::close(descriptor);
+      part_from_other_names(path);
+      descriptor = append_descriptor(path);
+    }
+    return std::make_unique<PosixFile>(path, descriptor);
   }
 
   void make_directories(const fs::path& path) override {
@@ -249,6 +259,20 @@ class PosixFileSystem : public FileSystem {
     const std::optional<uint64_t> free = find_free_bytes(directory);
     if (free && *free < bytes) throw file_error("reserve space", directory, ENOSPC, bytes);
   }
+
+ private:
+  static bool has_another_name(int descriptor) {
+    struct stat status;
+    return ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode) && status.st_nlink > 1;
+  }
+
+  // Of a file that has a second name, in a copy made by `cp -al` for instance, this name gets a copy of its own.
+  void part_from_other_names(const fs::path& path) {
+    const fs::path copy = temporary_name(path);
+    write_new_file(*this, copy, read_file(path, std::numeric_limits<uint64_t>::max()));
+    rename(copy, path);
+    sync_directory(folder_of(path));
+  }
 };
 
 std::string remedy(int error_number) {
@@ -295,7 +319,7 @@ void write_new_file(FileSystem& files, const fs::path& path, std::string_view by
 }
 
 void write_file_durably(FileSystem& files, const fs::path& path, std::string_view bytes) {
-  const fs::path temporary = folder_of(path) / fmt::format(".{}.tmp", path.filename().string());
+  const fs::path temporary = temporary_name(path);
   try {
     write_new_file(files, temporary, bytes);
     files.rename(temporary, path);

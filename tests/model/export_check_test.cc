@@ -134,6 +134,13 @@ TEST_F(ExportCheck, AFlippedBitIsFoundByDigest) {
   EXPECT_THAT(problems("model"), ElementsAre(HasSubstr("is in SHA256SUMS and not in the folder")));
 }
 
+TEST_F(ExportCheck, AListThatLeavesOutTheWeightsIsNoList) {
+  for (const char* folder : {"model", "adapter"}) {
+    dir_.write(fs::path(folder) / kDigestListName, "");
+    EXPECT_THAT(problems(folder), ElementsAre(HasSubstr("model.safetensors: is not named in SHA256SUMS")));
+  }
+}
+
 TEST_F(ExportCheck, WithoutDigestsTheRestIsStillRead) {
   fs::remove(dir_ / "model" / kDigestListName);
   const ExportVerdict verdict = verify_export(dir_ / "model");

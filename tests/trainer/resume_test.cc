@@ -165,6 +165,59 @@ TEST_F(ResumeTest, where_no_checkpoint_verifies_nothing_is_started_anew) {
   EXPECT_EQ(read_file(tiny_.run_folder() / "metrics.jsonl"), metrics);
 }
 
+TEST_F(ResumeTest, a_run_whose_checkpoints_are_gone_is_not_begun_anew) {
+  const auto remove_checkpoints = [&] {
+    for (const char* name : {"checkpoint-4", "checkpoint-6", "checkpoint-8"}) fs::remove_all(tiny_.run_folder() / name);
+  };
+  const TrainRequest request = stopped_run();
+  remove_checkpoints();
+  const std::string rows = read_file(tiny_.run_folder() / "metrics.jsonl");
+  EXPECT_THAT(error_of(request, ErrorKind::kCheckpoint),
+              HasSubstr("metrics.jsonl has steps up to 6, a checkpoint was due every 2, and none is there"));
+  EXPECT_EQ(read_file(tiny_.run_folder() / "metrics.jsonl"), rows);
+
+  fs::remove_all(tiny_.run_folder());
+  ASSERT_EQ(train(tiny_.request(kEight)).outcome, RunOutcome::kFinished);
+  remove_checkpoints();
+  const auto finished = digests_of_results(tiny_.run_folder());
+  EXPECT_THAT(error_of(tiny_.request(kEight + Assignments{"training.learning_rate=1e-3"}), ErrorKind::kCheckpoint),
+              HasSubstr("a run was finished here, with another configuration or another final_model"));
+  EXPECT_EQ(digests_of_results(tiny_.run_folder()), finished);
+  EXPECT_EQ(train(tiny_.request(kEight)).outcome, RunOutcome::kAlreadyFinished);
+}
+
+// Killed before its first checkpoint.
+TEST_F(ResumeTest, a_run_that_had_no_checkpoint_yet_begins_anew) {
+  const auto wanted = uninterrupted();
+  const TrainRequest request = stopped_run();
+  for (const char* name : {"checkpoint-4", "checkpoint-6"}) fs::remove_all(tiny_.run_folder() / name);
+  fs::resize_file(tiny_.run_folder() / "metrics.jsonl", 0);
+  EXPECT_EQ(train(request, &observer_).outcome, RunOutcome::kFinished);
+  EXPECT_EQ(observer_.first_step, 0);
+  EXPECT_EQ(digests_of_results(tiny_.run_folder()), wanted);
+}
+
+TEST_F(ResumeTest, rows_that_are_missing_below_a_checkpoint_are_told) {
+  const TrainRequest request = stopped_run();
+  const fs::path metrics = tiny_.run_folder() / "metrics.jsonl";
+  const std::string rows = read_file(metrics);
+  std::ofstream(metrics) << rows.substr(0, rows.find('\n') + 1);
+  EXPECT_EQ(train(request, &observer_).outcome, RunOutcome::kFinished);
+  EXPECT_THAT(observer_.warnings, Contains(HasSubstr("metrics.jsonl: its rows do not reach to step 6")));
+}
+
+TEST_F(ResumeTest, a_row_of_another_step_in_the_middle_costs_none_behind_it) {
+  const TrainRequest request = stopped_run();
+  const fs::path metrics = tiny_.run_folder() / "metrics.jsonl";
+  std::string rows = read_file(metrics);
+  const size_t third = rows.find("\"step\":3");
+  ASSERT_NE(third, std::string::npos);
+  std::ofstream(metrics) << rows.replace(third, 8, "\"step\":93");
+  EXPECT_EQ(train(request, &observer_).outcome, RunOutcome::kFinished);
+  EXPECT_EQ(lasting_metrics(tiny_.run_folder()).size(), 8u);
+  EXPECT_THAT(observer_.warnings, ::testing::Not(Contains(HasSubstr("do not reach"))));
+}
+
 TEST_F(ResumeTest, a_changed_data_file_is_refused_unless_allowed) {
   TrainRequest request = stopped_run();
   tiny_.files().write("data.jsonl", make_rows(12));

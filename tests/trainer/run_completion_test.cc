@@ -12,6 +12,7 @@ class RunCompletionTest : public ::testing::Test {
  protected:
   RunCompletionTest() {
     files_.write("final_model/config.json", "{}");
+    files_.write("final_model/model.safetensors", "weights");
     completion_ = {.run_id = "r",
                    .config_sha256 = config_sha256(config_),
                    .step = 12,
@@ -19,7 +20,7 @@ class RunCompletionTest : public ::testing::Test {
                    .early_stopped = true,
                    .final_loss = 0.1,
                    .final_eval_loss = std::nullopt,
-                   .final_model = {{"config.json", sha256_hex("{}")}}};
+                   .final_model = {{"config.json", sha256_hex("{}")}, {"model.safetensors", sha256_hex("weights")}}};
     write_completion(files_.path(), completion_, real_file_system());
   }
 
@@ -57,6 +58,20 @@ TEST_F(RunCompletionTest, a_changed_or_missing_file_of_the_final_model_makes_it_
   EXPECT_FALSE(find_completion(files_.path(), "r", config_));
   std::filesystem::remove(files_ / "final_model/config.json");
   EXPECT_FALSE(find_completion(files_.path(), "r", config_));
+}
+
+TEST_F(RunCompletionTest, what_names_no_model_in_its_folder_is_none) {
+  const std::map<std::string, std::string> weights = completion_.final_model;
+  const std::string outside = sha256_hex("outside");
+  files_.write("outside", "outside");
+  for (const std::map<std::string, std::string>& named :
+       {std::map<std::string, std::string>{},
+        {{"config.json", weights.at("config.json")}},
+        {{"model.safetensors", weights.at("model.safetensors")}, {"../outside", outside}}}) {
+    completion_.final_model = named;
+    write_completion(files_.path(), completion_, real_file_system());
+    EXPECT_FALSE(find_completion(files_.path(), "r", config_));
+  }
 }
 
 TEST_F(RunCompletionTest, a_torn_file_counts_as_none) {

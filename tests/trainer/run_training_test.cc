@@ -461,6 +461,35 @@ TEST_F(RunTrainingTest, a_run_that_is_complete_stays_finished_whatever_fails_aft
   EXPECT_EQ(train({"training.max_steps=2"}).outcome, RunOutcome::kAlreadyFinished);
 }
 
+// As when a lock that looks stale, or the whole folder, is removed, and the command started again.
+TEST_F(RunTrainingTest, a_run_whose_lock_is_gone_ends_and_leaves_the_folder_to_the_next) {
+  struct RemovesTheLock : RunObserver {
+    fs::path lock;
+    void on_step(const StepRecord& record) override {
+      if (record.step == 3) fs::remove(lock);
+    }
+  } remover;
+  remover.lock = tiny_.run_folder() / "run.lock";
+  try {
+    run_training(tiny_.request(), real_file_system(), {&remover});
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kIo);
+    EXPECT_THAT(error.what(), HasSubstr("run.lock: was removed or replaced while this run went on"));
+  }
+  EXPECT_EQ(status(), "running");  // that is the next one's to say
+  EXPECT_EQ(lasting_metrics(tiny_.run_folder()).size(), 3u);
+}
+
+TEST_F(RunTrainingTest, a_final_model_that_holds_what_no_run_wrote_is_set_aside) {
+  tiny_.files().write("run/final_model/notes.txt", "precious");
+  EXPECT_EQ(train({"training.max_steps=1"}).outcome, RunOutcome::kFinished);
+  EXPECT_EQ(read_file(tiny_.run_folder() / "final_model.aside-1/notes.txt"), "precious");
+  EXPECT_THAT(observer_.warnings, Contains(HasSubstr("final_model: holds what no run wrote")));
+  EXPECT_EQ(train({"training.max_steps=2"}).outcome, RunOutcome::kFinished);  // this one was ours
+  EXPECT_FALSE(fs::exists(tiny_.run_folder() / "final_model.aside-2"));
+}
+
 // A LoRA run begins with gradients of zero for A, and an epsilon too small for fp32 then divides zero by zero: loss and
 // norm are fine, and the update makes the weights NaN.
 const std::vector<std::string> kBreaksWeights = {"lora.rank=2", "training.adam_epsilon=1e-60",

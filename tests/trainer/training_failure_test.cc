@@ -80,7 +80,7 @@ TEST(TrainingFailureTest, what_libraries_say_instead_is_understood) {
   EXPECT_THAT(
       message_of({"x"},
                  [] { throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again)); }),
-      HasSubstr("tried to allocate the stack of a thread"));
+      HasSubstr("tried to allocate the stack of a thread, unless it is a limit of threads that was reached"));
   EXPECT_THAT(message_of({"x"},
                          [] {
                            throw std::filesystem::filesystem_error("open", "folder",

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "configs/error.h"
 #include "data/files/folder_entry.h"
@@ -69,7 +70,14 @@ void CheckpointFolders::recover() {
     if (!fs::exists(fs::symlink_status(name))) files_.rename(path, name);
   }
   files_.sync_directory(run_folder_);
-  for (const fs::path& path : left_over) files_.remove_tree(path);
+  for (const fs::path& path : left_over) {
+    try {
+      files_.remove_tree(path);
+    } catch (const Error& error) {
+      // Hidden, and in nobody's way: a folder that was protected, or is another user's, stops no run.
+      if (error.error_number() != EACCES && error.error_number() != EPERM) throw;
+    }
+  }
 }
 
 fs::path CheckpointFolders::folder(int64_t step) const { return run_folder_ / checkpoint_name(step); }
@@ -142,6 +150,8 @@ void CheckpointFolders::remove_after(int64_t step) {
 }
 
 void CheckpointFolders::rotate(int64_t newest_step, std::optional<int64_t> best_step) {
+  // What somebody removed to make room is not there to be kept.
+  std::erase_if(steps_, [this](int64_t step) { return !fs::exists(fs::symlink_status(folder(step))); });
   std::vector<int64_t> doomed;
   int64_t kept = 0;
   for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {

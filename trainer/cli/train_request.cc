@@ -174,6 +174,7 @@ void require_writable_place(const fs::path& folder) {
                             "with --output-dir or --output",
                             folder.string(), existing.string()));
   }
+  require_own_folder(folder);
 }
 
 void require_device(const std::string& device) {

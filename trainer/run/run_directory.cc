@@ -2,11 +2,14 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <fstream>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include <fmt/format.h>
@@ -16,6 +19,7 @@
 #include "configs/secrets.h"
 #include "data/files/sha256.h"
 #include "trainer/run/run_manifest.h"
+#include "trainer/run/samples_file.h"
 
 namespace gemma_sft {
 namespace {
@@ -51,11 +55,48 @@ std::string host_name() {
   return name;
 }
 
+constexpr const char* kUnknownOwner = "another process";
+
 std::string describe_owner(const fs::path& lock) {
   std::ifstream stream(lock);
   std::string line;
-  if (!std::getline(stream, line) || line.empty()) return "another process";
+  if (!std::getline(stream, line) || line.empty()) return kUnknownOwner;
   return line.substr(0, 300);
+}
+
+void close_descriptor(int& descriptor) {
+  if (descriptor >= 0) close(descriptor);
+  descriptor = -1;
+}
+
+int open_to_lock(const fs::path& path) {
+  int descriptor = -1;
+  do {
+    descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  } while (descriptor < 0 && errno == EINTR);
+  if (descriptor < 0) throw file_error("open", path, errno);
+  return descriptor;
+}
+
+// The owner writes who it is when it has the lock, which is a moment later.
+std::string wait_for_owner(const fs::path& lock) {
+  std::string owner = describe_owner(lock);
+  for (int i = 0; i < 20 && owner == kUnknownOwner; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    owner = describe_owner(lock);
+  }
+  return owner;
+}
+
+void lock_or_refuse(int descriptor, const fs::path& path) {
+  int result = 0;
+  do {
+    result = flock(descriptor, LOCK_EX | LOCK_NB);
+  } while (result != 0 && errno == EINTR);
+  if (result == 0) return;
+  if (errno != EWOULDBLOCK) throw file_error("lock", path, errno);
+  throw Error(ErrorKind::kUsage, path.parent_path().string() + ": in use by " + wait_for_owner(path) +
+                                     "; wait for it or stop it, or give this run another --run-id or --output");
 }
 
 }  // namespace
@@ -98,50 +139,62 @@ RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request)
   return place;
 }
 
+void require_own_folder(const fs::path& folder) {
+  const auto has = [&](const char* name) { return fs::exists(fs::symlink_status(folder / name)); };
+  if (has("state.json") && has("manifest.json")) {
+    throw Error(ErrorKind::kUsage, folder.string() +
+                                       ": is a checkpoint; --resume names the one to continue from, and --output the "
+                                       "folder of a run");
+  }
+  for (const char* name : {kLockName, kRunManifestName}) {
+    if (has(name)) return;
+  }
+  for (const char* name : {kMetricsName, kSamplesName, "config.yaml", "data_report.json", "final_model"}) {
+    if (!has(name)) continue;
+    throw Error(ErrorKind::kUsage, (folder / name).string() +
+                                       ": is there, and no run made it; a run here would write over it. Give another "
+                                       "--output, or move it away");
+  }
+}
+
 std::string describe_new_start(const RunPlace& place) {
   return place.is_exact ? "start anew with another --output" : "start anew with --resume never or in another folder";
 }
 
-RunLock::RunLock(const fs::path& folder, FileSystem& files) {
+RunLock::RunLock(const fs::path& folder, FileSystem& files) : path_(folder / kLockName) {
   files.make_directories(folder);
-  const fs::path path = folder / kLockName;
-  files.open_append(path)->close();  // creates it
-  do {
-    descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-  } while (descriptor_ < 0 && errno == EINTR);
-  if (descriptor_ < 0) throw file_error("open", path, errno);
-  int result = 0;
-  do {
-    result = flock(descriptor_, LOCK_EX | LOCK_NB);
-  } while (result != 0 && errno == EINTR);
-  if (result != 0) {
-    const int error = errno;
-    const std::string owner = describe_owner(path);
-    close(descriptor_);
-    descriptor_ = -1;
-    if (error == EWOULDBLOCK) {
-      throw Error(ErrorKind::kUsage, folder.string() + ": in use by " + owner +
-                                         "; wait for it or stop it, or give this run another --run-id or --output");
-    }
-    throw file_error("lock", path, error);
-  }
-  // The kernel drops the lock with its process, so whoever holds it is alive; the text only tells who that is.
   try {
-    files.truncate(path, 0);
-    const std::unique_ptr<WritableFile> file = files.open_append(path);
+    do {
+      close_descriptor(descriptor_);
+      files.open_append(path_)->close();  // creates it
+      descriptor_ = open_to_lock(path_);
+      lock_or_refuse(descriptor_, path_);
+    } while (!is_held());  // removed since it was opened
+    // The kernel drops the lock with its process, so whoever holds it is alive; the text only tells who that is.
+    files.truncate(path_, 0);
+    const std::unique_ptr<WritableFile> file = files.open_append(path_);
     file->append(fmt::format("process {} on {} since {}\n", getpid(), host_name(), utc_timestamp()));
     file->close();
   } catch (...) {
-    close(descriptor_);
-    descriptor_ = -1;
+    close_descriptor(descriptor_);
     throw;
   }
 }
 
-RunLock::~RunLock() {
-  if (descriptor_ >= 0) close(descriptor_);
+RunLock::~RunLock() { close_descriptor(descriptor_); }
+
+bool RunLock::is_held() const {
+  struct stat locked, named;
+  return fstat(descriptor_, &locked) == 0 && lstat(path_.c_str(), &named) == 0 && locked.st_dev == named.st_dev &&
+         locked.st_ino == named.st_ino;
 }
 
+void RunLock::require_held() const {
+  if (is_held()) return;
+  throw Error(ErrorKind::kIo, path_.string() +
+                                  ": was removed or replaced while this run went on, so that another may have begun "
+                                  "in its folder; this one ends here and leaves the folder alone");
+}
 namespace {
 
 void append(StepRows& rows, const nlohmann::ordered_json& row) { rows.append(row.dump()); }

@@ -39,6 +39,10 @@ struct PlaceRequest {
 // checkpoints.
 RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request);
 
+// Throws Error(kUsage): the folder is a checkpoint, or has a file by a name that a run gives and is no run's folder, so
+// that a run would write over it.
+void require_own_folder(const std::filesystem::path& folder);
+
 // How to begin again beside what the folder holds: "start anew with --resume never or in another folder". The folder
 // that --output names is the only one of its kind, and --resume never refuses it.
 std::string describe_new_start(const RunPlace& place);
@@ -52,7 +56,12 @@ class RunLock {
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;
 
+  // false: run.lock, or the whole folder, was removed or replaced, and another process can have a lock of its own.
+  bool is_held() const;
+  void require_held() const;  // throws Error(kIo)
+
  private:
+  std::filesystem::path path_;
   int descriptor_ = -1;
 };
 
@@ -63,12 +72,14 @@ inline constexpr const char* kMetricsName = "metrics.jsonl";
 class MetricsFile : public RunObserver {
  public:
   MetricsFile(const std::filesystem::path& folder, FileSystem& files) : rows_(folder / kMetricsName, files) {}
-  void truncate_after(int64_t step) { truncate_after(step, step); }
-  void truncate_after(int64_t step, int64_t evaluated_step) {
-    rows_.truncate_after(step, evaluated_step < step ? "eval_loss" : "");
+  // The step of the last row that is left, 0 without any.
+  int64_t truncate_after(int64_t step) { return truncate_after(step, step); }
+  int64_t truncate_after(int64_t step, int64_t evaluated_step) {
+    return rows_.truncate_after(step, evaluated_step < step ? "eval_loss" : "");
   }
   void on_step(const StepRecord& record) override;
   void on_eval(const EvalRecord& record) override;
+  int64_t last_step() const { return rows_.last_step(); }
   void sync() { rows_.sync(); }  // before a checkpoint is announced
 
  private:

@@ -23,7 +23,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr uint64_t kMostGitBytes = 64 << 20;  // packed-refs of the largest repositories stay below
 constexpr uint64_t kMostLineBytes = 64 << 10;
-constexpr const char* kRunManifestName = "run_manifest.json";
 constexpr uint64_t kMostManifestBytes = 1 << 20;
 constexpr size_t kMostDepth = 16;
 

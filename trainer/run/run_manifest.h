@@ -14,6 +14,8 @@
 
 namespace gemma_sft {
 
+inline constexpr const char* kRunManifestName = "run_manifest.json";
+
 struct RunManifest {
   std::string run_id;
   std::string created_at;                  // ISO 8601, UTC; kept from the first start when a run is continued

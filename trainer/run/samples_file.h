@@ -17,7 +17,7 @@ inline constexpr const char* kSamplesName = "samples.jsonl";
 class SamplesFile : public RunObserver {
  public:
   SamplesFile(const std::filesystem::path& run_folder, FileSystem& files) : rows_(run_folder / kSamplesName, files) {}
-  void truncate_after(int64_t step) { rows_.truncate_after(step); }
+  int64_t truncate_after(int64_t step) { return rows_.truncate_after(step); }
   void on_step(const StepRecord& record) override;
   void sync() { rows_.sync(); }  // before a checkpoint is announced
 

@@ -1,5 +1,6 @@
 #include "trainer/run/step_rows.h"
 
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -31,24 +32,33 @@ StepRows::StepRows(fs::path path, FileSystem& files)
 
 void StepRows::append(const std::string& row) { file_->append(row + "\n"); }
 
-void StepRows::truncate_after(int64_t step, const std::string& or_with) {
+StepRows::Good StepRows::find_good(int64_t step, const std::string& or_with) const {
   LineReader lines(InputFile(path_), kMaxRowBytes);  // a device or a pipe has no end to read to
-  const uint64_t size = lines.file().size();
-  uint64_t kept = 0;
+  Good good{.size = lines.file().size()};
   while (const std::optional<Line> line = lines.next()) {
     const uint64_t end = line->byte + line->bytes + 1;
-    if (line->too_long || end > size) continue;  // no newline: torn by a crash
+    if (line->too_long || end > good.size) continue;  // no newline: torn by a crash
     const std::optional<json> row = find_row(line->text);
     if (!row) continue;
     const int64_t row_step = row->at("step").get<int64_t>();
-    if (row_step > step || (row_step == step && !or_with.empty() && row->contains(or_with))) break;
-    kept = end;
+    if (row_step > step || (row_step == step && !or_with.empty() && row->contains(or_with))) continue;
+    good.end = end;
+    good.last_step = row_step;
   }
-  if (size == kept) return;
-  file_->close();
-  files_.truncate(path_, kept);
-  file_ = files_.open_append(path_);
+  return good;
 }
+
+int64_t StepRows::truncate_after(int64_t step, const std::string& or_with) {
+  const Good good = find_good(step, or_with);
+  if (good.size != good.end) {
+    file_->close();
+    files_.truncate(path_, good.end);
+    file_ = files_.open_append(path_);
+  }
+  return good.last_step;
+}
+
+int64_t StepRows::last_step() const { return find_good(std::numeric_limits<int64_t>::max(), "").last_step; }
 
 void StepRows::sync() { file_->sync(); }
 

@@ -254,6 +254,19 @@ TEST(FileSystem, ANewFileTakesTheNameOfWhatWasThereAndNeverWritesIntoIt) {
   EXPECT_TRUE(fs::exists(terminal.path));
 }
 
+// As in a copy of a run that was made with `cp -al`.
+TEST(FileSystem, WhatIsAppendedIsNotSeenUnderTheOtherNamesOfAFile) {
+  const TempDir dir;
+  const fs::path copy = dir.write("copy", "row 1\n");
+  fs::create_hard_link(copy, dir / "f");
+  const auto file = real_file_system().open_append(dir / "f");
+  file->append("row 2\n");
+  file->close();
+  EXPECT_EQ(read_file(dir / "f"), "row 1\nrow 2\n");
+  EXPECT_EQ(read_file(copy), "row 1\n");
+  EXPECT_THAT(dir.list(), ElementsAre("copy", "f"));
+}
+
 TEST(FileSystem, RowsAreAppendedToAPlainFileOnlyWithoutHanging) {
   const TempDir dir;
   const fs::path precious = dir.write("outside/precious", "precious");

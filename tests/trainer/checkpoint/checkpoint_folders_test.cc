@@ -7,6 +7,7 @@
 
 #include "configs/error.h"
 #include "tests/testing/failing_file_system.h"
+#include "tests/testing/hooked_file_system.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/trainer/checkpoint/saved_checkpoints.h"
 
@@ -56,6 +57,32 @@ TEST(CheckpointFoldersTest, the_newest_and_the_best_stay) {
   EXPECT_THAT(complete_steps(files.path()), ElementsAre(3, 5, 6));
   folders.rotate(6, 5);
   EXPECT_THAT(complete_steps(files.path()), ElementsAre(5, 6));
+}
+
+TEST(CheckpointFoldersTest, what_was_removed_to_make_room_is_not_counted) {
+  const TempDir files;
+  CheckpointFolders folders(files.path(), "r", 2, real_file_system());
+  for (int64_t step = 1; step <= 4; ++step) save_checkpoint(folders, step, real_file_system());
+  for (const char* name : {"checkpoint-1", "checkpoint-3"}) std::filesystem::remove_all(files / name);
+  folders.rotate(4, std::nullopt);
+  EXPECT_THAT(complete_steps(files.path()), ElementsAre(2, 4));
+}
+
+TEST(CheckpointFoldersTest, a_left_over_that_cannot_be_deleted_stops_no_run) {
+  struct Protected : HookedFileSystem {
+    Protected() : HookedFileSystem([](const std::filesystem::path&) {}) {}
+    void remove_tree(const std::filesystem::path& path) override { throw file_error("remove", path, error); }
+    int error = EACCES;
+  } files_of_others;
+  const TempDir files;
+  CheckpointFolders first(files.path(), "r", 2, real_file_system());
+  save_checkpoint(first, 1, real_file_system());
+  files.write(".checkpoint-5.old-1/model.safetensors", "");
+  CheckpointFolders folders(files.path(), "r", 2, files_of_others);
+  folders.open();
+  EXPECT_THAT(folders.steps(), ElementsAre(1));
+  files_of_others.error = EIO;
+  EXPECT_THROW(folders.open(), Error);
 }
 
 TEST(CheckpointFoldersTest, a_run_taken_back_to_an_earlier_step_supersedes_what_came_after) {

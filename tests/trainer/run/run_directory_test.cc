@@ -70,6 +70,23 @@ TEST(RunPlace, ARunIdIsPartOfAFoldersNameAndNoSecret) {
   EXPECT_EQ(refusal(token), "--run-id: looks like a secret, and would be a folder's name");
 }
 
+TEST(RunPlace, IsNoFolderWithFilesOfSomebodyElseByTheNamesOfARun) {
+  for (const char* name : {"config.yaml", "metrics.jsonl", "samples.jsonl", "data_report.json", "final_model/x"}) {
+    const TempDir dir;
+    dir.write("other.txt", "");
+    require_own_folder(dir.path());
+    dir.write(name, "mine");
+    EXPECT_THAT(message_of([&] { require_own_folder(dir.path()); }), HasSubstr("is there, and no run made it")) << name;
+    dir.write("run.lock", "");
+    require_own_folder(dir.path());
+    dir.write("state.json", "{}");
+    dir.write("manifest.json", "{}");
+    EXPECT_THAT(message_of([&] { require_own_folder(dir.path()); }), HasSubstr("is a checkpoint"));
+  }
+  const TempDir dir;
+  require_own_folder(dir / "absent");
+}
+
 TEST(RunPlace, IsBelowTheRunDirAndKeepsAddressesAsTheyAre) {
   const RunConfig config = config_of("gs://bucket/runs");
   EXPECT_EQ(resolve_run_place(config, {.run_id = "abc123"}).folder.string(), "gs://bucket/runs/run_abc123");
@@ -143,6 +160,19 @@ TEST(RunLock, ASecondOwnerIsRefusedWithTheFirstOnesPidAndHost) {
     EXPECT_THAT(message, HasSubstr(host));
   }
   const RunLock third(dir / "run", real_file_system());  // free again
+}
+
+TEST(RunLock, IsLostWithItsFile) {
+  const TempDir dir;
+  const RunLock lock(dir / "run", real_file_system());
+  EXPECT_TRUE(lock.is_held());
+  fs::remove(dir / "run/run.lock");
+  EXPECT_FALSE(lock.is_held());
+  const RunLock next(dir / "run", real_file_system());
+  EXPECT_TRUE(next.is_held());
+  EXPECT_FALSE(lock.is_held());
+  EXPECT_THAT(message_of([&] { lock.require_held(); }), HasSubstr("run.lock: was removed or replaced"));
+  next.require_held();
 }
 
 TEST(RunLock, TheLockOfAKilledProcessIsTakenOver) {
