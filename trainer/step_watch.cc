@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
@@ -42,12 +43,25 @@ struct StepWatch::State {
     uint64_t told = 0;
     while (changed.wait(lock, stop, [&] { return running && turn != told; })) {
       const uint64_t watched = turn;
-      const bool ended =
-          changed.wait_until(lock, stop, step_start + limit, [&] { return !running || turn != watched; });
-      if (ended || stop.stop_requested()) continue;
+      if (ends_in_time(lock, stop, limit) || stop.stop_requested()) continue;
       told = watched;
       tell();
     }
+  }
+
+  // A process that is stopped itself (Ctrl-Z, a paused container) stalls nowhere: of each part of the wait no more is
+  // counted than it could have lasted.
+  bool ends_in_time(std::unique_lock<std::mutex>& lock, const std::stop_token& stop, Clock::duration limit) {
+    constexpr Clock::duration kPart = std::chrono::milliseconds(250);
+    const uint64_t watched = turn;
+    for (Clock::duration counted{}; counted < limit;) {
+      const Clock::time_point start = Clock::now();
+      const Clock::duration part = std::min(kPart, limit - counted);
+      if (changed.wait_for(lock, stop, part, [&] { return !running || turn != watched; })) return true;
+      if (stop.stop_requested()) return false;
+      counted += std::min(Clock::now() - start, 2 * part);
+    }
+    return false;
   }
 
   // What leaves a thread ends the process by SIGABRT, so that a lack of memory for the words must not.

@@ -136,7 +136,7 @@ TEST_F(ExportCheck, AFlippedBitIsFoundByDigest) {
 
 TEST_F(ExportCheck, AListThatLeavesOutTheWeightsIsNoList) {
   for (const char* folder : {"model", "adapter"}) {
-    dir_.write(fs::path(folder) / kDigestListName, "");
+    dir_.write((fs::path(folder) / kDigestListName).string(), "");
     EXPECT_THAT(problems(folder), ElementsAre(HasSubstr("model.safetensors: is not named in SHA256SUMS")));
   }
 }

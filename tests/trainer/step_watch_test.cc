@@ -2,6 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -45,6 +48,33 @@ TEST(StepWatchTest, a_step_that_hangs_is_named_with_what_it_is_at_and_its_rows) 
   EXPECT_THAT(messages.all[0],
               AllOf(HasSubstr("step 17: not finished after 0."), HasSubstr("training.step_timeout: 0.02"),
                     HasSubstr("at: forward and backward pass, micro-batch 2 of 4. Its rows: data.jsonl:3 (id a).")));
+}
+
+TEST(StepWatchTest, a_process_that_was_stopped_itself_has_not_stalled) {
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    Messages messages;
+    StepWatch watch(1.5, messages.taker());
+    watch.begin(1, "waiting for data");
+    if (write(ready[1], "x", 1) != 1) _exit(2);
+    std::this_thread::sleep_for(300ms);
+    watch.end();
+    const std::lock_guard lock(messages.mutex);
+    _exit(messages.all.empty() ? 0 : 1);
+  }
+  char byte = 0;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  std::this_thread::sleep_for(50ms);
+  ASSERT_EQ(kill(child, SIGSTOP), 0);
+  std::this_thread::sleep_for(2s);
+  ASSERT_EQ(kill(child, SIGCONT), 0);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  close(ready[0]);
+  close(ready[1]);
 }
 
 TEST(StepWatchTest, the_clock_starts_anew_with_each_step_and_stands_between_them) {

@@ -76,7 +76,7 @@ void check_train(const TrainArguments& arguments) {
 
 void check_generate(const GenerateArguments& arguments, const Output& output) {
   if (arguments.input) require_input("--input", *arguments.input);
-  RowWriter::require_place(arguments.output);
+  RowWriter::require_place(arguments.output, arguments.input);
   require_device(arguments.device);
   require_model(arguments.model, arguments.revision, arguments.adapter, arguments.base);
   warn_of_unused(arguments.model, arguments.revision, arguments.base, arguments.sampling, output);
@@ -84,7 +84,7 @@ void check_generate(const GenerateArguments& arguments, const Output& output) {
 
 void check_eval(const EvalArguments& arguments, const Output& output) {
   require_input("--input", arguments.input);
-  RowWriter::require_place(arguments.output);
+  RowWriter::require_place(arguments.output, arguments.input);
   require_device(arguments.device);
   require_model(arguments.model, arguments.revision, arguments.adapter, arguments.base);
   warn_of_unused(arguments.model, arguments.revision, arguments.base, arguments.sampling, output);
@@ -114,7 +114,7 @@ void check_selftest(const SelftestArguments& arguments) {
 
 void check_eval_generate(const EvalGenerateArguments& arguments) {
   require_input("--eval-set", *arguments.eval_set);
-  RowWriter::require_place(arguments.output);
+  RowWriter::require_place(arguments.output, arguments.eval_set);
   require_device(arguments.device);
   require_model(*arguments.model, std::nullopt, std::nullopt, std::nullopt);
 }

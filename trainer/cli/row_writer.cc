@@ -37,7 +37,7 @@ bool is_stdout(const fs::path& path) {
 
 }  // namespace
 
-void RowWriter::require_place(const std::optional<std::string>& file) {
+void RowWriter::require_place(const std::optional<std::string>& file, const std::optional<std::string>& input) {
   if (!file) return;
   if (file->empty()) throw Error(ErrorKind::kUsage, "--output: the file's name is empty");
   std::error_code unknown;  // a name that cannot be looked at is that of no file
@@ -51,6 +51,9 @@ void RowWriter::require_place(const std::optional<std::string>& file) {
         ErrorKind::kUsage,
         fmt::format("--output {}: is a pipe, socket or device, not a file; without --output the rows go to stdout",
                     *file));
+  }
+  if (input && fs::exists(status) && fs::equivalent(*file, *input, unknown)) {
+    throw Error(ErrorKind::kUsage, fmt::format("--output {}: is the file that is read; give the rows another", *file));
   }
   if (is_stdout(*file)) {
     throw Error(ErrorKind::kUsage,

@@ -18,8 +18,9 @@ class RowWriter {
  public:
   // No `file`: stdout. Throws Error(kIo).
   RowWriter(const std::optional<std::string>& file, const Output& output, FileSystem& files);
-  // Throws Error(kUsage): a folder, a pipe, socket or device, or in no folder that exists. Makes nothing.
-  static void require_place(const std::optional<std::string>& file);
+  // Throws Error(kUsage): a folder, a pipe, socket or device, in no folder that exists, or the file `input` that is
+  // read. Makes nothing.
+  static void require_place(const std::optional<std::string>& file, const std::optional<std::string>& input = {});
 
   void write(std::string_view line);  // with its newline
   void finish();                      // what is held back goes out; the file gets its name

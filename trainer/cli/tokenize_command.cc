@@ -22,6 +22,7 @@ int run_tokenize(const TokenizeArguments& arguments, const Output& output) {
   if (!std::filesystem::exists(arguments.input)) {
     throw Error(ErrorKind::kData, fmt::format("Data file not found: {}; check --input", arguments.input));
   }
+  RowWriter::require_place(arguments.output, arguments.input);
   const auto tokenizer = Tokenizer::load(arguments.model);
   RowWriter rows(arguments.output, output, real_file_system());
   const TokenizeCounts counts = tokenize_file(

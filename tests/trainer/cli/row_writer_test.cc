@@ -77,6 +77,10 @@ TEST(RowWriter, AFolderOrAFileInNoFolderIsRefused) {
   EXPECT_THROW(RowWriter::require_place((dir / "absent/out.jsonl").string()), Error);
   EXPECT_THROW(RowWriter::require_place(""), Error);
   EXPECT_NO_THROW(RowWriter::require_place((dir / "out.jsonl").string()));
+  const std::string input = dir.write("in.jsonl", "rows").string();
+  EXPECT_THROW(RowWriter::require_place(input, input), Error);
+  EXPECT_THROW(RowWriter::require_place((dir / "." / "in.jsonl").string(), input), Error);
+  EXPECT_NO_THROW(RowWriter::require_place((dir / "out.jsonl").string(), input));
   EXPECT_NO_THROW(RowWriter::require_place(std::nullopt));
 }
 
