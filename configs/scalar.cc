@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <system_error>
@@ -192,22 +193,40 @@ std::string print_number(double value) {
 
 std::string in_quotes(std::string_view text) {
   std::string result = "\"";
-  for (const char c : text) {
-    switch (c) {
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = utf8_length(text.substr(at));
+    switch (text[at]) {
       case '"': result += "\\\""; break;
       case '\\': result += "\\\\"; break;
       case '\n': result += "\\n"; break;
       case '\r': result += "\\r"; break;
       case '\t': result += "\\t"; break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-          result += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-        } else {
-          result += c;
-        }
+      default: result += length > 0 ? without_controls(text.substr(at, length), "") : "\\ufffd";
     }
+    at += std::max<size_t>(length, 1);
   }
   return result + '"';
+}
+
+std::string without_controls(std::string_view text, std::string_view kept) {
+  std::string result;
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = utf8_length(text.substr(at));
+    const std::string_view character = text.substr(at, std::max<size_t>(length, 1));
+    // Of a C1 character, 0xc2 0x80 to 0xc2 0x9f, the last byte is the number, too.
+    const auto last = static_cast<unsigned char>(character.back());
+    const bool is_control =
+        length == 1 ? last < 0x20 || last == 0x7f : length == 2 && character[0] == '\xc2' && last < 0xa0;
+    if (length == 0) {
+      result += fmt::format("\\x{:02x}", last);
+    } else if (is_control && kept.find(character) == std::string_view::npos) {
+      result += fmt::format("\\u{:04x}", last);
+    } else {
+      result += character;
+    }
+    at += character.size();
+  }
+  return result;
 }
 
 }  // namespace gemma_sft

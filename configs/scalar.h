@@ -34,7 +34,11 @@ size_t utf8_length(std::string_view text);
 // The shortest text that reads back as the same double.
 std::string print_number(double value);
 
-// "..." with the escapes that JSON and YAML double quotes share. `text` is UTF-8.
+// "..." with the escapes that JSON and YAML double quotes share. Bytes that are not UTF-8 become U+FFFD.
 std::string in_quotes(std::string_view text);
+
+// `text` as it may stand on a terminal: control characters (C0, DEL, C1), but those in `kept`, as \u001b, and bytes
+// that are not UTF-8 as \xff; all else as it is. Inside the strings of JSON what was a character means the same.
+std::string without_controls(std::string_view text, std::string_view kept = "\n");
 
 }  // namespace gemma_sft

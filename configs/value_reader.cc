@@ -14,7 +14,6 @@
 namespace gemma_sft {
 namespace {
 
-constexpr size_t kLongestShown = 80;
 constexpr size_t kLongestText = 4096;
 
 ReadValue wrong(const Setting& setting, const YamlNode& node, const std::string& remedy = "") {
@@ -141,25 +140,15 @@ ReadValue read_list(const Setting& setting, const YamlNode& node) {
   return {names, ""};
 }
 
-// Bytes that are not UTF-8 as \xff: words of the command line may hold any.
-std::string valid_utf8(const std::string& text) {
-  std::string result;
-  for (size_t at = 0; at < text.size();) {
-    const size_t length = utf8_length(std::string_view(text).substr(at));
-    result += length > 0 ? text.substr(at, length)
-                         : fmt::format("\\x{:02x}", static_cast<unsigned>(static_cast<unsigned char>(text[at])));
-    at += std::max<size_t>(length, 1);
-  }
-  return result;
-}
-
 }  // namespace
 
-std::string shown_text(const std::string& text) {
-  std::string shown = valid_utf8(without_secrets(text));
-  if (shown.size() > kLongestShown) {
-    size_t end = kLongestShown;
-    while (end > 0 && (static_cast<unsigned char>(shown[end]) & 0xc0) == 0x80) --end;
+std::string shown_text(const std::string& text, size_t longest) {
+  // A file may hold a text of any size. A secret that is cut here lies far behind what is shown.
+  const size_t looked_at = 8 * longest + kLongestText;
+  std::string shown = without_controls(without_secrets(std::string_view(text).substr(0, looked_at)), "\n\r\t");
+  if (shown.size() > longest || text.size() > looked_at) {
+    size_t end = std::min(longest, shown.size());
+    while (end > 0 && end < shown.size() && (static_cast<unsigned char>(shown[end]) & 0xc0) == 0x80) --end;
     shown = shown.substr(0, end) + "...";
   }
   std::string escaped = in_quotes(shown);

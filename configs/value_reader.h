@@ -1,6 +1,7 @@
 // One YAML value -> the value of a setting, or what is wrong with it.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 #include "configs/settings.h"
@@ -18,7 +19,7 @@ ReadValue read_value(const Setting& setting, const YamlNode& node);
 // What stands there, for messages: `"four"`, `0`, `a list`, `nothing`. Long text is cut and secrets are masked.
 std::string found_text(const YamlNode& node);
 
-// Text of the user for messages: secrets masked, control characters escaped, long text cut.
-std::string shown_text(const std::string& text);
+// Text of the user or of a file for messages: one line, secrets masked, control characters escaped, long text cut.
+std::string shown_text(const std::string& text, size_t longest = 80);
 
 }  // namespace gemma_sft

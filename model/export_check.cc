@@ -13,6 +13,7 @@
 
 #include "configs/error.h"
 #include "configs/module_pattern.h"
+#include "configs/value_reader.h"
 #include "data/files/digest_list.h"
 #include "data/files/file_system.h"
 #include "data/files/folder_entry.h"
@@ -58,7 +59,7 @@ void check_digests(ExportVerdict& verdict) {
   for (const fs::path& path : list_folder(verdict.folder)) {
     const std::string name = path.filename().string();
     if (path.extension() == ".safetensors" && !wanted->contains(name)) {
-      verdict.problems.push_back(fmt::format("{}: is not named in {}", name, kDigestListName));
+      verdict.problems.push_back(fmt::format("{}: is not named in {}", shown_text(name, 255), kDigestListName));
     }
   }
   for (const auto& [name, digest] : *wanted) {
@@ -136,14 +137,16 @@ void check_stray_weights(ExportVerdict& verdict, const std::set<fs::path>& used)
     const std::string name = path.filename().string();
     if (is_weight_file(path) && !used.contains(path.filename())) {
       verdict.problems.push_back(fmt::format(
-          "{}: is no part of the model; llama.cpp's converter and Ollama would take it in; move it elsewhere", name));
+          "{}: is no part of the model; llama.cpp's converter and Ollama would take it in; move it elsewhere",
+          shown_text(name, 255)));
     }
     std::error_code unknown;
     if (!fs::is_directory(path, unknown)) continue;
     try {
       const std::vector<fs::path> inner = list_folder(path);
       if (std::any_of(inner.begin(), inner.end(), is_weight_file)) {
-        verdict.notes.push_back(fmt::format("{} holds weights, too, which Ollama would take for this model's", name));
+        verdict.notes.push_back(
+            fmt::format("{} holds weights, too, which Ollama would take for this model's", shown_text(name, 255)));
       }
     } catch (const Error& error) {
       verdict.notes.push_back(fmt::format("weights in it were not looked for: {}", error.what()));
@@ -308,9 +311,12 @@ void check_against_base(ExportVerdict& verdict, const LoraOptions& options, cons
     verdict.notes.push_back("\"base_model_name_or_path\" is empty: whoever loads the adapter must name the base model");
     return;
   }
-  const fs::path base = fs::exists(verdict.folder / name / "config.json") ? verdict.folder / name : fs::path(name);
-  if (!fs::exists(base / "config.json")) {
-    verdict.notes.push_back(fmt::format("the base {} is not here: the layers were not compared with it", name));
+  std::error_code unknown;  // a name too long for the system is that of no folder
+  const bool is_inside = fs::exists(verdict.folder / name / "config.json", unknown);
+  const fs::path base = is_inside ? verdict.folder / name : fs::path(name);
+  if (!fs::exists(base / "config.json", unknown)) {
+    verdict.notes.push_back(
+        fmt::format("the base {} is not here: the layers were not compared with it", shown_text(name, 255)));
     return;
   }
   std::map<std::string, std::vector<int64_t>> layers;  // path -> [out, in]

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <system_error>
 
 #include "configs/error.h"
 #include "model/adapter_config.h"
@@ -60,7 +61,8 @@ fs::path find_adapter_base(const fs::path& adapter, const std::optional<std::str
         ErrorKind::kModel,
         fmt::format("{}: adapter_config.json does not name the base model; give it with --base", adapter.string()));
   }
-  if (!base && fs::exists(adapter / from.name / "config.json")) return adapter / from.name;
+  std::error_code unknown;  // a name too long for the system is that of no folder
+  if (!base && fs::exists(adapter / from.name / "config.json", unknown)) return adapter / from.name;
   return require_model_folder(from.name, from.revision);
 }
 

@@ -7,6 +7,7 @@
 #include "configs/choice_names.h"
 #include "configs/config_difference.h"
 #include "configs/error.h"
+#include "configs/value_reader.h"
 
 namespace gemma_sft {
 namespace {
@@ -35,7 +36,7 @@ std::vector<OriginChange> find_changes(const RunOrigin& before, const RunOrigin&
   const auto compare_files = [&](AllowedChange kind, const char* what, const std::string& old_sha256,
                                  const std::string& new_sha256) {
     if (old_sha256 == new_sha256) return;
-    changes.push_back({kind, fmt::format("{}: SHA-256 was {} and is {}", what, old_sha256, new_sha256)});
+    changes.push_back({kind, fmt::format("{}: SHA-256 was {} and is {}", what, shown_text(old_sha256), new_sha256)});
   };
   compare_files(AllowedChange::kData, "the data file", before.data_sha256, now.data_sha256);
   compare_files(AllowedChange::kTokenizer, "the tokenizer", before.tokenizer_sha256, now.tokenizer_sha256);
@@ -74,7 +75,7 @@ std::vector<std::string> require_same_origin(const RunOrigin& before, const RunO
   // What ends bit-exactness; refused where the run promises it.
   const auto compare = [&](const char* what, const std::string& old_value, const std::string& new_value) {
     if (old_value == new_value) return;
-    const std::string change = fmt::format("{} was {} and is {}", what, old_value, new_value);
+    const std::string change = fmt::format("{} was {} and is {}", what, shown_text(old_value), new_value);
     if (!now.config.training.deterministic || allowed.contains(AllowedChange::kConfig)) {
       notes.push_back(change + ": the numbers will not continue bit by bit");
       return;

@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "configs/error.h"
+#include "configs/value_reader.h"
 #include "trainer/allocation_failure.h"
 
 namespace gemma_sft {
@@ -42,6 +43,9 @@ std::string describe_limit() {
   return fmt::format(" This process is limited to {} bytes of address space (ulimit -v).", limit.rlim_cur);
 }
 
+// An id is what its file says, of any length and with any character.
+std::string shown_id(const std::string& id) { return shown_text(id, 200); }
+
 // ", the longest of 3500 tokens at data/train.jsonl:9 (id b)"
 std::string describe_longest(const PackedBatch& batch) {
   const auto& lengths = batch.document_lengths;
@@ -49,7 +53,7 @@ std::string describe_longest(const PackedBatch& batch) {
   const auto longest = static_cast<size_t>(std::max_element(lengths.begin(), lengths.end()) - lengths.begin());
   std::string text = fmt::format(", the longest of {} tokens", lengths[longest]);
   if (longest < batch.row_lines.size()) {
-    text += fmt::format(" at {}:{} (id {})", batch.file, batch.row_lines[longest], batch.row_ids[longest]);
+    text += fmt::format(" at {}:{} (id {})", batch.file, batch.row_lines[longest], shown_id(batch.row_ids[longest]));
   }
   return text;
 }
@@ -105,7 +109,8 @@ std::string describe_rows(const std::vector<PackedBatch>& batches) {
   for (const PackedBatch& batch : batches) {
     for (size_t i = 0; i < batch.row_lines.size(); ++i, ++rows) {
       if (rows >= kMostNamed) continue;
-      names += fmt::format("{}{}:{} (id {})", rows == 0 ? "" : ", ", batch.file, batch.row_lines[i], batch.row_ids[i]);
+      names += fmt::format("{}{}:{} (id {})", rows == 0 ? "" : ", ", batch.file, batch.row_lines[i],
+                           shown_id(batch.row_ids[i]));
     }
   }
   if (rows > kMostNamed) names += fmt::format(" and {} more", rows - kMostNamed);

@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "configs/error.h"
+#include "configs/scalar.h"
 #include "data/batches/packer.h"
 #include "data/files/input_file.h"
 #include "data/files/json_text.h"
@@ -136,7 +137,7 @@ std::string to_json(const RowExplanation& explanation) {
       "[{}], "
       "\"positions\": [{}], \"targets\": [{}], \"target_tokens\": {}, \"cut_tokens\": {}, \"spells_control_token\": "
       "{}}}",
-      json_quoted(explanation.id), json_quoted(explanation.place.file), explanation.place.line,
+      json_quoted(explanation.id), in_quotes(explanation.place.file), explanation.place.line,
       json_quoted(explanation.text), pieces, ids, mask, positions, targets, explanation.target_tokens,
       explanation.cut_tokens, explanation.spells_control_token);
 }

@@ -18,7 +18,8 @@ inline constexpr const char* kDigestListName = "SHA256SUMS";
 void write_digest_list(FileSystem& files, const std::filesystem::path& folder,
                        const std::map<std::string, std::string>& sha256);
 
-// nullopt: the folder has none. Throws Error(kModel) for a line that is not "<64 hex digits>  <plain file name>".
+// nullopt: the folder has none. Throws Error(kModel) for a line that is not "<64 hex digits>  <plain file name>", with
+// a name of UTF-8 without control characters. Lines may end in CR LF.
 std::optional<std::map<std::string, std::string>> find_digest_list(const std::filesystem::path& folder);
 
 }  // namespace gemma_sft

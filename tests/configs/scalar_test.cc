@@ -107,5 +107,19 @@ TEST(Scalar, QuotesEscapeWhatJsonAndYamlEscape) {
   EXPECT_EQ(in_quotes("a\"b\\c\n\t\x01\x7f é"), "\"a\\\"b\\\\c\\n\\t\\u0001\\u007f é\"");
 }
 
+TEST(Scalar, QuotesHoldOnlyWhatIsUtf8AndShown) {
+  EXPECT_EQ(in_quotes("\xc2\x9b\xc2\xa0 \x9b\xff ✅"), "\"\\u009b\xc2\xa0 \\ufffd\\ufffd ✅\"");
+}
+
+TEST(Scalar, ControlsAreEscapedAndEveryOtherCharacterStays) {
+  EXPECT_EQ(without_controls(std::string_view("\x1b[2J\0\x7f\r\t\n", 9)), "\\u001b[2J\\u0000\\u007f\\u000d\\u0009\n");
+  EXPECT_EQ(without_controls("a\tb\n", "\n\t"), "a\tb\n");
+  EXPECT_EQ(without_controls("a\nb", ""), "a\\u000ab");
+  EXPECT_EQ(without_controls("\xc2\x80\xc2\x9b\xc2\x9f\xc2\xa0"), "\\u0080\\u009b\\u009f\xc2\xa0");
+  EXPECT_EQ(without_controls("\x9b\xc2 \xe2\x82 \xff"), "\\x9b\\xc2 \\xe2\\x82 \\xff");
+  for (const char* text : {"", "✅ Config loaded: ä/日.yaml", "👩‍🚀 \\ \""})
+    EXPECT_EQ(without_controls(text), text);
+}
+
 }  // namespace
 }  // namespace gemma_sft

@@ -147,6 +147,13 @@ TEST(SettingsText, ShowSaysWhereEachValueComesFrom) {
   EXPECT_EQ(folder.short_names(first.at("origin").get<std::string>()), "c.yaml:2:15");
 }
 
+TEST(SettingsText, ShowIsJsonWhateverTheFileIsCalled) {
+  ConfigFolder folder;
+  LoadedConfig loaded = folder.load(kBase);
+  loaded.file = "a\x9b\x1b.yaml";
+  EXPECT_EQ(json::parse(show_config_json(loaded)).at("file"), "a\ufffd\x1b.yaml");
+}
+
 // The tables of configs/README.md stand between markers. With GEMMA_SFT_WRITE_TABLES set in the environment this test
 // writes them instead.
 TEST(SettingsText, TheTablesOfTheReadmeAreThoseOfTheProgram) {

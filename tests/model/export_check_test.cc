@@ -141,6 +141,20 @@ TEST_F(ExportCheck, AListThatLeavesOutTheWeightsIsNoList) {
   }
 }
 
+TEST_F(ExportCheck, NamesForgeNoLineAndMakeNoEndlessMessage) {
+  dir_.write("model/model\x1b\n\x9b.safetensors", "");
+  EXPECT_THAT(problems("model"), ::testing::Each(HasSubstr("model\\u001b\\n\\x9b.safetensors: is no")));
+  std::string config = read_file(dir_ / "adapter/adapter_config.json");
+  const std::string key = "\"base_model_name_or_path\": \"";
+  config.insert(config.find(key) + key.size(), R"(x\u001b[2J\n)" + std::string(900'000, 'x'));
+  dir_.write("adapter/adapter_config.json", config);
+  list_digests("adapter");
+  const ExportVerdict verdict = verify_export(dir_ / "adapter");
+  EXPECT_THAT(verdict.problems, IsEmpty());
+  ASSERT_THAT(verdict.notes, ::testing::Contains(HasSubstr("the base x\\u001b[2J\\nxxx")));
+  for (const std::string& note : verdict.notes) EXPECT_LT(note.size(), 1000u);
+}
+
 TEST_F(ExportCheck, WithoutDigestsTheRestIsStillRead) {
   fs::remove(dir_ / "model" / kDigestListName);
   const ExportVerdict verdict = verify_export(dir_ / "model");

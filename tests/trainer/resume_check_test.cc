@@ -139,5 +139,20 @@ TEST(ResumeCheckTest, a_deterministic_run_refuses_what_ends_bit_exactness_unless
               ElementsAre(HasSubstr("the number of threads was 2 and is 4"), HasSubstr("gemma-sft was 1 and is 2")));
 }
 
+TEST(ResumeCheckTest, what_a_checkpoint_says_forges_no_line_and_makes_no_endless_message) {
+  RunOrigin before = origin();
+  before.data_sha256 = "d\x1b\n" + std::string(900'000, 'd');
+  before.device = "c\x1b\nd";
+  try {
+    require_same_origin(before, origin(), {}, "run/checkpoint-4", {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("the data file: SHA-256 was d\\u001b\\nddd"));
+    EXPECT_LT(std::string(error.what()).size(), 1000u);
+  }
+  EXPECT_THAT(require_same_origin(before, origin(), {AllowedChange::kData}, "c", {}),
+              ::testing::Contains(HasSubstr("the device was c\\u001b\\nd and is cpu")));
+}
+
 }  // namespace
 }  // namespace gemma_sft

@@ -108,5 +108,16 @@ TEST(TrainingFailureTest, rows_are_named_by_file_line_and_id_and_long_lists_are_
   EXPECT_THAT(many, HasSubstr("(id b) and 10 more"));
 }
 
+TEST(TrainingFailureTest, an_id_forges_no_line_and_makes_no_endless_message) {
+  PackedBatch two = batch();
+  two.row_ids = {"a\x1b[2J\n✅ Training finished\x9b", std::string(900'000, 'b')};
+  const std::string rows = describe_rows({two});
+  EXPECT_THAT(rows, HasSubstr("(id a\\u001b[2J\\n✅ Training finished\\x9b)"));
+  EXPECT_LT(rows.size(), 1000u);
+  const std::string message = message_of({"forward and backward pass", 17, &two}, [] { throw std::bad_alloc(); });
+  EXPECT_THAT(message, HasSubstr("data/train.jsonl:9 (id bbb"));
+  EXPECT_LT(message.size(), 2000u);
+}
+
 }  // namespace
 }  // namespace gemma_sft

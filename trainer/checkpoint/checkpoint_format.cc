@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "configs/error.h"
+#include "configs/value_reader.h"
 #include "data/files/file_system.h"
 #include "data/files/folder_entry.h"
 #include "data/files/sha256.h"
@@ -24,6 +25,8 @@ using nlohmann::json;
 
 constexpr const char* kFormatName = "gemma-sft checkpoint";
 constexpr const char* kNamePrefix = "checkpoint-";
+constexpr size_t kMostIdBytes = 128;    // as --run-id takes
+constexpr size_t kMostNameBytes = 255;  // as file systems take
 
 // Why a folder is no checkpoint of ours; becomes CheckpointVerdict::problem.
 struct Rejected : std::runtime_error {
@@ -95,7 +98,7 @@ CheckpointManifest verify_or_reject(const fs::path& folder, const std::function<
   for (const fs::path& path : list_folder(folder)) {
     const std::string name = path.filename().string();
     if (name != kCheckpointManifestName && !manifest.files.contains(name)) {
-      throw Rejected(fmt::format("{}: is not named in the manifest", name));
+      throw Rejected(fmt::format("{}: is not named in the manifest", shown_text(name, kMostNameBytes)));
     }
   }
   for (const auto& [name, digest] : manifest.files) check_file(folder / name, digest, before_block);
@@ -148,7 +151,8 @@ CheckpointVerdict verify_checkpoint(const fs::path& folder, const std::optional<
   try {
     CheckpointManifest manifest = verify_or_reject(folder, before_block);
     if (run_id && manifest.run_id != *run_id) {
-      throw Rejected(fmt::format("belongs to run {}, not to run {}", manifest.run_id, *run_id));
+      throw Rejected(
+          fmt::format("belongs to run {}, not to run {}", shown_text(manifest.run_id, kMostIdBytes), *run_id));
     }
     verdict.manifest = std::move(manifest);
   } catch (const std::bad_alloc&) {

@@ -9,6 +9,7 @@
 #include "configs/choice_names.h"
 #include "configs/error.h"
 #include "configs/load_config.h"
+#include "configs/value_reader.h"
 #include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/checkpoint/json_document.h"
 
@@ -31,7 +32,7 @@ Precision precision_of(const std::string& name) {
   for (Precision precision : {Precision::kFp32, Precision::kBf16Mixed, Precision::kBf16}) {
     if (choice_name(precision) == name) return precision;
   }
-  throw std::invalid_argument("precision: " + name);
+  throw std::invalid_argument("precision: " + shown_text(name));
 }
 
 // A count of steps, or of what comes at most once a step: no more than the run has made.

@@ -53,9 +53,9 @@ Json json_of(const Job& job, const JobService& service) {
 int show(JobService& service, const std::string& id, const Output& output) {
   const Job job = service.client().status(id);
   print_json(output, json_of(job, service));
-  print_line(output, fmt::format("{}: {}{}", job.id, describe_job(job), service.mark()));
+  output.print_line(fmt::format("{}: {}{}", job.id, describe_job(job), service.mark()));
   const auto line = [&](const char* name, const std::string& value) {
-    if (!value.empty()) print_line(output, fmt::format("  {:<12} {}", name, value));
+    if (!value.empty()) output.print_line(fmt::format("  {:<12} {}", name, value));
   };
   line("experiment", job.experiment_name);
   line("accelerator", job.accelerator + (job.region.empty() ? "" : " in " + job.region));
@@ -80,7 +80,7 @@ int list(JobService& service, const JobsArguments& arguments, const EnvironmentR
     for (const Job& job : page.jobs) {
       if (left-- <= 0) break;
       jobs.push_back(json_of(job, service));
-      print_line(output, fmt::format("{}  {}  {}{}", job.id, describe_job(job), job.experiment_name, service.mark()));
+      output.print_line(fmt::format("{}  {}  {}{}", job.id, describe_job(job), job.experiment_name, service.mark()));
     }
     if (!page.next || page.jobs.empty()) break;
     filter.after = page.next;
@@ -129,7 +129,7 @@ int watch_and_download(JobService& service, const std::string& id, bool watch,
       output.status(fmt::format("{}: {} files, {} bytes, every digest right",
                                 result.was_there ? "Model is there already" : "Model downloaded",
                                 result.artifacts.size(), result.bytes));
-      print_line(output, "  " + (result.folder / "final_model").string());
+      output.print_line("  " + (result.folder / "final_model").string());
     }
   }
   print_json(output, summary);
@@ -151,8 +151,8 @@ int auth_test(JobService& service, const Output& output) {
                       {"expires_at", info.expires_at},
                       {"projects", info.projects}});
   output.status(fmt::format("The key is accepted by {}{}", service.base_url(), service.mark()));
-  if (!info.expires_at.empty()) print_line(output, "  expires      " + info.expires_at);
-  for (const std::string& project : info.projects) print_line(output, "  project      " + project);
+  if (!info.expires_at.empty()) output.print_line("  expires      " + info.expires_at);
+  for (const std::string& project : info.projects) output.print_line("  project      " + project);
   return 0;
 }
 
@@ -170,8 +170,8 @@ int quota(JobService& service, const JobsArguments& arguments, const Environment
                       {"available", quota.available},
                       {"resets_at", quota.resets_at},
                       {"console_url", quota.console_url}});
-  print_line(output, fmt::format("{} of {} available, {} in use{}{}", quota.available, quota.limit, quota.in_use,
-                                 quota.resets_at.empty() ? "" : ", resets at " + quota.resets_at, service.mark()));
+  output.print_line(fmt::format("{} of {} available, {} in use{}{}", quota.available, quota.limit, quota.in_use,
+                                quota.resets_at.empty() ? "" : ", resets at " + quota.resets_at, service.mark()));
   if (quota.available > 0) return 0;
   throw Error(
       ErrorKind::kQuota,

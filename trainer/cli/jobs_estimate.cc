@@ -8,7 +8,6 @@
 #include "configs/secrets.h"
 #include "trainer/cli/jobs_data.h"
 #include "trainer/cli/jobs_service.h"
-#include "trainer/cli/jobs_watch.h"
 #include "trainer/cli/program.h"
 #include "trainer/run/utf8_json.h"
 #include "trainer/tunix/job_settings.h"
@@ -44,7 +43,7 @@ std::string hours_and_cost(const ServiceEstimate& estimate) {
 }
 
 void print_fact(const Output& output, const char* name, const std::string& value) {
-  print_line(output, fmt::format("  {:<12} {}", name, value));
+  output.print_line(fmt::format("  {:<12} {}", name, value));
 }
 
 }  // namespace
@@ -66,7 +65,7 @@ int run_jobs_estimate(const JobsArguments& arguments, const EnvironmentReader& e
   const PriceTable prices = find_prices(arguments.prices, service, output);
   const JobEstimate made = estimate_of(config, data, prices);
   Json json = Json::parse(estimate_json(made));
-  print_line(output, fmt::format("Estimate of {} (prices of {}: {})", loaded.file, prices.as_of, prices.source));
+  output.print_line(fmt::format("Estimate of {} (prices of {}: {})", loaded.file, prices.as_of, prices.source));
   if (!output.json()) output.print(estimate_text(made));
   if (!service.is_mock()) {
     where_reachable(service, output, [&] {

@@ -10,7 +10,6 @@
 #include "trainer/cli/jobs_estimate.h"
 #include "trainer/cli/jobs_places.h"
 #include "trainer/cli/jobs_service.h"
-#include "trainer/cli/jobs_watch.h"
 #include "trainer/run/utf8_json.h"
 #include "trainer/tunix/job_settings.h"
 
@@ -50,7 +49,7 @@ class Checks {
  private:
   void tell(const char* state, const char* symbol, const char* name, const std::string& detail) {
     checks_.push_back({{"check", name}, {"state", state}, {"detail", detail}});
-    print_line(output_, fmt::format("{} {}: {}", symbol, name, without_secrets(detail)));
+    output_.print_line(fmt::format("{} {}: {}", symbol, name, without_secrets(detail)));
   }
 
   const Output& output_;

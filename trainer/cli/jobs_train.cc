@@ -66,20 +66,20 @@ void submit_once(JobService& service, const SubmitRequest& submission, OpenedRec
                  const Output& output) {
   if (!opened.record.job_id.empty()) {
     output.status(fmt::format("Job submitted to Tunix before: {}", opened.record.job_id));
-    print_line(output, "🔗 Monitor: " + dashboard_url({.id = opened.record.job_id}));
+    output.print_line("🔗 Monitor: " + dashboard_url({.id = opened.record.job_id}));
     return;
   }
   const Job job =
       when_interrupted(output, "stopped while submitting: the same command looks for the job before it submits again",
                        [&] { return submit_job(service.client(), submission, opened, files); });
   output.status(fmt::format("Job submitted to Tunix: {}", job.id));
-  print_line(output, "🔗 Monitor: " + dashboard_url(job));
+  output.print_line("🔗 Monitor: " + dashboard_url(job));
 }
 
 // To its end, which the record then knows. Throws what an end other than completion means.
 void wait_for_job(JobService& service, const fs::path& run_folder, JobRecord& record, FileSystem& files,
                   const Output& output) {
-  print_line(output, "⏳ Polling for completion...");
+  output.print_line("⏳ Polling for completion...");
   const Job job = watch_job(service, record.job_id, WatchEvents::kNo, output);
   record.last_state = job_state_name(job.state);
   write_job_record(run_folder, record, files);

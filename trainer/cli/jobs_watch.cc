@@ -6,10 +6,6 @@
 
 namespace gemma_sft {
 
-void print_line(const Output& output, const std::string& line) {
-  if (!output.json()) output.print(line + "\n");
-}
-
 std::string dashboard_url(const Job& job) {
   return job.dashboard_url.empty() ? "https://dashboard.tunix.ai/jobs/" + job.id : job.dashboard_url;
 }
@@ -17,11 +13,11 @@ std::string dashboard_url(const Job& job) {
 Job watch_job(JobService& service, const std::string& id, WatchEvents events, const Output& output) {
   FollowObserver observer;
   observer.on_change = [&](const Job& job) {
-    print_line(output, fmt::format("⏳ {}: {}{}", job.id, describe_job(job), service.mark()));
+    output.print_line(fmt::format("⏳ {}: {}{}", job.id, describe_job(job), service.mark()));
   };
   observer.on_event = [&](const JobEvent& event) {
     if (event.type == "status" || event.type == "heartbeat") return;  // the line above says it
-    print_line(output, fmt::format("{} {}{}", event.type, event.message, service.mark()));
+    output.print_line(fmt::format("{} {}{}", event.type, event.message, service.mark()));
   };
   FollowOptions options;
   options.first_delay = service.poll_seconds();

@@ -9,9 +9,6 @@
 
 namespace gemma_sft {
 
-// A status line that begins with its own symbol; nothing with --json.
-void print_line(const Output& output, const std::string& line);
-
 std::string dashboard_url(const Job& job);  // what the service says, else https://dashboard.tunix.ai/jobs/<id>
 
 enum class WatchEvents { kNo, kYes };
@@ -26,7 +23,7 @@ auto when_interrupted(const Output& output, const std::string& text, const Act& 
   try {
     return act();
   } catch (const Interrupted&) {
-    output.write_error_stream(text + "\n");
+    output.say(text);
     throw;
   }
 }

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "configs/error.h"
+#include "configs/scalar.h"
 
 namespace gemma_sft {
 namespace {
@@ -97,31 +98,39 @@ std::string to_ascii(std::string_view text) {
 }
 
 void Output::print(std::string_view text) const {
+  // What is asked for, such as a model's answer, may hold any character; those that steer a terminal never get to one.
+  const bool is_shown = isatty(STDOUT_FILENO) == 1;
+  const std::string harmless = is_shown ? without_controls(text, "\n\t") : std::string();
+  if (is_shown) text = harmless;
   const std::string ascii = options_.ascii ? to_ascii(text) : std::string();
   const int error = write_all(STDOUT_FILENO, options_.ascii ? std::string_view(ascii) : text);
   if (error == EPIPE) throw ReaderGone{};
   if (error != 0) throw Error(ErrorKind::kIo, fmt::format("stdout: cannot write: {}", std::strerror(error)));
 }
 
-void Output::status(const std::string& line) const {
-  if (!options_.json) print("✅ " + line + "\n");
+void Output::status(const std::string& line) const { print_line("✅ " + line); }
+
+void Output::print_line(const std::string& line) const {
+  if (!options_.json) print(without_controls(line, "") + "\n");
 }
 
 void Output::write_error_stream(std::string_view text) const {
   write_all(STDERR_FILENO, options_.ascii ? to_ascii(text) : std::string(text));
 }
 
-void Output::warn(const std::string& message) const { write_error_stream("warning: " + message + "\n"); }
+void Output::say(const std::string& message) const { write_error_stream(without_controls(message) + "\n"); }
+
+void Output::warn(const std::string& message) const { say("warning: " + message); }
 
 void Output::note(const std::string& message) const {
-  if (!options_.quiet) write_error_stream(message + "\n");
+  if (!options_.quiet) say(message);
 }
 
 void Output::explain(const std::string& message) const {
-  if (options_.verbose) write_error_stream(message + "\n");
+  if (options_.verbose) say(message);
 }
 
-void Output::complain(const std::string& message) const { write_error_stream("error: " + message + "\n"); }
+void Output::complain(const std::string& message) const { say("error: " + message); }
 
 bool locale_needs_ascii(const std::function<std::optional<std::string>(const std::string&)>& environment) {
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {

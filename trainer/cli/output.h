@@ -31,15 +31,17 @@ class Output {
   bool ascii() const { return options_.ascii; }
 
   // stdout. Throw Error(kIo) when it cannot be written, ReaderGone when it is a pipe without a reader.
-  void print(std::string_view text) const;     // as it is
-  void status(const std::string& line) const;  // "✅ " + line; nothing with --json
+  void print(std::string_view text) const;         // as it is; on a terminal with control characters escaped
+  void print_line(const std::string& line) const;  // for people, control characters escaped; nothing with --json
+  void status(const std::string& line) const;      // "✅ " + line; nothing with --json
 
-  // stderr. Never throw.
+  // stderr. Never throw. Messages have their control characters, but the ends of their lines, escaped.
+  void say(const std::string& message) const;
   void warn(const std::string& message) const;
-  void note(const std::string& message) const;      // not with --quiet
-  void explain(const std::string& message) const;   // only with --verbose
-  void complain(const std::string& message) const;  // "error: ..."
-  void write_error_stream(std::string_view text) const;
+  void note(const std::string& message) const;           // not with --quiet
+  void explain(const std::string& message) const;        // only with --verbose
+  void complain(const std::string& message) const;       // "error: ..."
+  void write_error_stream(std::string_view text) const;  // as it is
 
  private:
   Options options_;

@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include "configs/scalar.h"
+
 namespace gemma_sft {
 namespace {
 
@@ -148,7 +150,8 @@ void Progress::on_eval(const EvalRecord& record) {
 
 void Progress::on_checkpoint(const CheckpointRecord& record) {
   if (options_.quiet) return;
-  print_line(fmt::format("step {}: checkpoint {}: {}", record.step, describe_save(record), record.folder));
+  print_line(fmt::format("step {}: checkpoint {}: {}", record.step, describe_save(record),
+                         without_controls(record.folder, "")));
 }
 
 std::string describe_save(const CheckpointRecord& record) {
@@ -160,11 +163,11 @@ std::string describe_save(const CheckpointRecord& record) {
 }
 
 void Progress::on_note(const std::string& message) {
-  if (!options_.quiet) print_line(message);
+  if (!options_.quiet) print_line(without_controls(message));
 }
 
 void Progress::on_warning(const std::string& message) {
-  print_line((options_.color ? "\x1b[33mwarning:\x1b[0m " : "warning: ") + message);
+  print_line((options_.color ? "\x1b[33mwarning:\x1b[0m " : "warning: ") + without_controls(message));
 }
 
 void Progress::on_finish() { erase(); }

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <fstream>
@@ -17,6 +18,7 @@
 
 #include "configs/error.h"
 #include "configs/secrets.h"
+#include "configs/value_reader.h"
 #include "data/files/sha256.h"
 #include "trainer/run/run_manifest.h"
 #include "trainer/run/samples_file.h"
@@ -58,10 +60,13 @@ std::string host_name() {
 constexpr const char* kUnknownOwner = "another process";
 
 std::string describe_owner(const fs::path& lock) {
+  constexpr size_t kMostBytes = 300;
   std::ifstream stream(lock);
-  std::string line;
-  if (!std::getline(stream, line) || line.empty()) return kUnknownOwner;
-  return line.substr(0, 300);
+  std::string line(kMostBytes, '\0');  // no more is read: the file may be anybody's
+  stream.read(line.data(), static_cast<std::streamsize>(line.size()));
+  line.resize(static_cast<size_t>(stream.gcount()));
+  line.resize(std::min(line.find('\n'), line.size()));
+  return line.empty() ? kUnknownOwner : shown_text(line, kMostBytes);
 }
 
 void close_descriptor(int& descriptor) {
@@ -105,7 +110,9 @@ std::string default_run_id(const RunConfig& config) { return sha256_hex(identity
 
 std::optional<std::string> find_run_id(const fs::path& folder) {
   try {
-    return find_in_run_manifest(folder, "run_id");
+    const std::optional<std::string> id = find_in_run_manifest(folder, "run_id");
+    if (id) require_run_id(*id);
+    return id;
   } catch (const Error&) {
     return std::nullopt;  // not what a run writes
   }

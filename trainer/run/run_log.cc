@@ -10,6 +10,7 @@
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/base_sink.h>
 
+#include "configs/scalar.h"
 #include "trainer/run/progress.h"
 
 namespace gemma_sft {
@@ -63,7 +64,7 @@ struct RunLog::State {
 
   void log(spdlog::level::level_enum level, const std::string& message) {
     if (!logger) open();
-    logger->log(level, message);
+    logger->log(level, without_controls(message));
     sink->rethrow();
   }
 };
@@ -97,8 +98,8 @@ void RunLog::on_eval(const EvalRecord& record) {
 }
 
 void RunLog::on_checkpoint(const CheckpointRecord& record) {
-  state_->log(spdlog::level::info,
-              fmt::format("step {}: checkpoint {} {}", record.step, record.folder, describe_save(record)));
+  state_->log(spdlog::level::info, fmt::format("step {}: checkpoint {} {}", record.step,
+                                               without_controls(record.folder, ""), describe_save(record)));
 }
 
 void RunLog::on_note(const std::string& message) { state_->log(spdlog::level::info, message); }

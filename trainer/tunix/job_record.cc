@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <stdexcept>
 #include <system_error>
 #include <tuple>
 
 #include "configs/error.h"
+#include "configs/value_reader.h"
 #include "data/files/folder_entry.h"
 #include "trainer/run/utf8_json.h"
 
@@ -20,6 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr int kFormat = 1;
 constexpr uint64_t kMostBytes = 1 << 20;
+constexpr size_t kMostTextBytes = 4096;
 
 Json json_of(const MockJob& mock) {
   return {{"id", mock.id},
@@ -34,13 +37,24 @@ Json json_of(const MockJob& mock) {
           {"cancel_wanted", mock.cancel_wanted}};
 }
 
+// What a record says is shown and sent: a text as a setting may hold it. Throws std::invalid_argument.
+std::string line_of(const Json& json, const char* name) {
+  std::string text = json.at(name);
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  if (text.size() <= kMostTextBytes && std::none_of(text.begin(), text.end(), is_control)) return text;
+  throw std::invalid_argument(
+      fmt::format("{}: expected one line of at most {} bytes without control characters, found "
+                  "\"{}\"",
+                  name, kMostTextBytes, shown_text(text)));
+}
+
 MockJob mock_of(const Json& json) {
-  return {.id = json.at("id"),
-          .submission = json.at("submission"),
-          .project_id = json.at("project_id"),
-          .experiment_name = json.at("experiment_name"),
-          .accelerator = json.at("accelerator"),
-          .region = json.at("region"),
+  return {.id = line_of(json, "id"),
+          .submission = line_of(json, "submission"),
+          .project_id = line_of(json, "project_id"),
+          .experiment_name = line_of(json, "experiment_name"),
+          .accelerator = line_of(json, "accelerator"),
+          .region = line_of(json, "region"),
           .scenario = require_mock_scenario(json.at("scenario")),
           .total_steps = json.at("total_steps"),
           .looks = json.at("looks"),
@@ -79,22 +93,24 @@ std::optional<JobRecord> find_job_record(const fs::path& run_folder) {
     if (json.at("format") != kFormat) {
       throw Error(ErrorKind::kIo, fmt::format("{}: written by another version of gemma-sft{}", path.string(), remedy));
     }
-    JobRecord record{.run_id = json.at("run_id"),
-                     .mode = json.at("mode"),
-                     .base_url = json.at("base_url"),
-                     .project_id = json.at("project_id"),
-                     .idempotency_key = json.at("idempotency_key"),
-                     .config_sha256 = json.at("config_sha256"),
-                     .dataset_sha256 = json.at("dataset_sha256"),
-                     .dataset_id = json.at("dataset_id"),
-                     .job_id = json.at("job_id"),
-                     .last_state = json.at("last_state"),
-                     .created_at = json.at("created_at"),
+    JobRecord record{.run_id = line_of(json, "run_id"),
+                     .mode = line_of(json, "mode"),
+                     .base_url = line_of(json, "base_url"),
+                     .project_id = line_of(json, "project_id"),
+                     .idempotency_key = line_of(json, "idempotency_key"),
+                     .config_sha256 = line_of(json, "config_sha256"),
+                     .dataset_sha256 = line_of(json, "dataset_sha256"),
+                     .dataset_id = line_of(json, "dataset_id"),
+                     .job_id = line_of(json, "job_id"),
+                     .last_state = line_of(json, "last_state"),
+                     .created_at = line_of(json, "created_at"),
                      .mock = {}};
     if (json.contains("mock")) record.mock = mock_of(json.at("mock"));
     return record;
   } catch (const Json::exception&) {
     throw Error(ErrorKind::kIo, fmt::format("{}: not a job record{}", path.string(), remedy));
+  } catch (const std::invalid_argument& refused) {
+    throw Error(ErrorKind::kIo, fmt::format("{}: {}{}", path.string(), refused.what(), remedy));
   }
 }
 

@@ -111,5 +111,12 @@ TEST(ExplainRow, RefusesRowsThatAreNotThere) {
               HasSubstr(":1:30: input_ids[1]: expected an id of the vocabulary, 0 to 511, found 512"));
 }
 
+TEST(ExplainRow, IsJsonWhateverTheFileIsCalled) {
+  RowExplanation explanation;
+  explanation.place.file = "a\x9b\x1b.jsonl";
+  EXPECT_NE(to_json(explanation).find("a\\ufffd\\u001b.jsonl"), std::string::npos) << to_json(explanation);
+  EXPECT_NO_THROW(nlohmann::json::parse(to_json(explanation)));
+}
+
 }  // namespace
 }  // namespace gemma_sft

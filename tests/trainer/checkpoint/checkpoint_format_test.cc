@@ -180,5 +180,16 @@ TEST_F(CheckpointFormatTest, names_and_steps_belong_together) {
   }
 }
 
+TEST_F(CheckpointFormatTest, what_files_say_forges_no_line_and_makes_no_endless_message) {
+  const fs::path folder = make(3, "x\x1b[2J\nnot a line of ours");
+  EXPECT_EQ(verify_checkpoint(folder, "r").problem, "belongs to run x\\u001b[2J\\nnot a line of ours, not to run r");
+  make(3, std::string(900'000, 'x'));
+  EXPECT_LT(verify_checkpoint(folder, "r").problem.size(), 300u);
+  make(3, std::string(128, 'y'));
+  EXPECT_EQ(verify_checkpoint(folder, "r").problem, "belongs to run " + std::string(128, 'y') + ", not to run r");
+  files_.write("checkpoint-3/a\x1b\nb\x9b", "");
+  EXPECT_EQ(problem(folder), "a\\u001b\\nb\\x9b: is not named in the manifest");
+}
+
 }  // namespace
 }  // namespace gemma_sft

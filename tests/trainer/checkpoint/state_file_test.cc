@@ -141,5 +141,21 @@ TEST_F(StateFileTest, a_file_without_a_field_is_an_error_that_names_the_checkpoi
   }
 }
 
+TEST_F(StateFileTest, a_precision_of_no_run_is_shown_on_one_line_and_in_part) {
+  round_trip();
+  std::string text = state_json(state_, origin_);
+  const std::string good = "\"bf16_mixed\"";
+  ASSERT_NE(text.find(good), std::string::npos) << text;
+  text.replace(text.find(good), good.size(), R"("a\u001b\nb)" + std::string(900'000, 'x') + '"');
+  files_.write("checkpoint-17/state.json", text);
+  try {
+    read_saved_state(files_ / "checkpoint-17");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("precision: a\\u001b\\nbxxx"), std::string::npos);
+    EXPECT_LT(std::string(error.what()).size(), 1000u);
+  }
+}
+
 }  // namespace
 }  // namespace gemma_sft

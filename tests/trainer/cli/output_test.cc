@@ -1,7 +1,11 @@
 #include "trainer/cli/output.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <termios.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <map>
 
 namespace gemma_sft {
@@ -41,6 +45,58 @@ TEST(Ascii, KnownSymbolsAreReplacedAndTheRestIsWrittenAsJsonWould) {
   EXPECT_EQ(to_ascii("\xFF\xE4z"), "\\ufffd\\ufffdz");
   EXPECT_EQ(to_ascii("\xE2\x82"), "\\ufffd\\ufffd");  // cut short
   EXPECT_EQ(to_ascii("a\tb\n"), "a\tb\n");
+}
+
+std::string printed(const std::function<void(const Output&)>& print, const Output::Options& options = {}) {
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  print(Output(options));
+  return testing::internal::GetCapturedStdout() + testing::internal::GetCapturedStderr();
+}
+
+// What gets to a terminal that is stdout.
+std::string shown_on_terminal(std::string_view text) {
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+  if (terminal < 0 || grantpt(terminal) != 0 || unlockpt(terminal) != 0) return "no terminal";
+  const int screen = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+  termios settings{};
+  tcgetattr(screen, &settings);
+  cfmakeraw(&settings);
+  tcsetattr(screen, TCSANOW, &settings);
+  fflush(stdout);
+  const int before = dup(STDOUT_FILENO);
+  dup2(screen, STDOUT_FILENO);
+  Output({}).print(text);
+  dup2(before, STDOUT_FILENO);
+  char buffer[256];
+  const ssize_t count = read(terminal, buffer, sizeof(buffer));
+  for (const int descriptor : {before, screen, terminal}) close(descriptor);
+  return std::string(buffer, static_cast<size_t>(std::max<ssize_t>(count, 0)));
+}
+
+TEST(Output, MessagesSteerNoTerminal) {
+  const std::string text =
+      "a\x1b[2Jb\xc2\x9b"
+      "c\x9b\nd ✅";
+  const std::string harmless = "a\\u001b[2Jb\\u009bc\\x9b\nd ✅\n";
+  EXPECT_EQ(printed([&](const Output& output) { output.complain(text); }), "error: " + harmless);
+  EXPECT_EQ(printed([&](const Output& output) { output.warn(text); }), "warning: " + harmless);
+  EXPECT_EQ(printed([&](const Output& output) { output.note(text); }), harmless);
+  EXPECT_EQ(printed([&](const Output& output) { output.say(text); }), harmless);
+  EXPECT_EQ(printed([&](const Output& output) { output.explain(text); }, {.verbose = true}), harmless);
+  EXPECT_EQ(printed([&](const Output& output) { output.complain("\x9bä"); }, {.ascii = true}), "error: \\x9b\\u00e4\n");
+}
+
+TEST(Output, AStatusLineIsOneLine) {
+  EXPECT_EQ(printed([](const Output& output) { output.status("a\n✅ b\x1b"); }), "✅ a\\u000a✅ b\\u001b\n");
+  EXPECT_EQ(printed([](const Output& output) { output.print_line("a\nb\x9b"); }), "a\\u000ab\\x9b\n");
+  EXPECT_EQ(printed([](const Output& output) { output.print_line("a"); }, {.json = true}), "");
+}
+
+TEST(Output, WhatWasAskedForIsAsItIsButOnATerminal) {
+  const std::string answer = "a\x1b]0;title\a\tb\r\nc ✅\n";
+  EXPECT_EQ(printed([&](const Output& output) { output.print(answer); }), answer);
+  EXPECT_EQ(shown_on_terminal(answer), "a\\u001b]0;title\\u0007\tb\\u000d\nc ✅\n");
 }
 
 }  // namespace

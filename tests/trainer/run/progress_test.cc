@@ -151,5 +151,16 @@ TEST(Progress, TimeLeftComesFromTheWholeTimeBetweenSteps) {
   EXPECT_THAT(screen.writes.back(), HasSubstr("18 s left"));
 }
 
+TEST(Progress, MessagesSteerNoTerminal) {
+  Screen screen;
+  Progress progress(screen.options(true));
+  progress.on_note("a\x1b[2J\nb\x9b");
+  progress.on_warning("c\r");
+  progress.on_checkpoint({.step = 1, .folder = "d\ne\x1b", .seconds = 1, .waited_seconds = 1});
+  EXPECT_THAT(screen.all(), HasSubstr("a\\u001b[2J\nb\\x9b\n"));
+  EXPECT_THAT(screen.all(), HasSubstr("c\\u000d\n"));
+  EXPECT_THAT(screen.all(), HasSubstr(": d\\u000ae\\u001b\n"));
+}
+
 }  // namespace
 }  // namespace gemma_sft

@@ -324,5 +324,27 @@ TEST(MetricsFile, EveryFailureOfTheFileLayerIsReported) {
   EXPECT_GE(failures, 6);
 }
 
+TEST(RunPlace, AnIdThatNoRunHasIsNone) {
+  const TempDir dir;
+  for (const char* id : {R"(a\u001b[2J)", R"(a\nb)", "../a", ""}) {
+    dir.write("out/run_manifest.json", std::string(R"({"run_id": ")") + id + "\"}");
+    EXPECT_FALSE(find_run_id(dir / "out")) << id;
+  }
+  dir.write("out/run_manifest.json", R"({"run_id": ")" + std::string(900'000, 'x') + "\"}");
+  EXPECT_FALSE(find_run_id(dir / "out"));
+  const RunConfig config = config_of("r");
+  EXPECT_EQ(resolve_run_place(config, {.exact_folder = (dir / "out").string()}).id, default_run_id(config));
+}
+
+TEST(RunLock, WhatItsFileSaysIsShownWithoutControlsAndInPart) {
+  const TempDir dir;
+  const RunLock lock(dir.path(), real_file_system());
+  const auto refusal = [&] { return message_of([&] { RunLock(dir.path(), real_file_system()); }); };
+  dir.write("run.lock", "process 1\x1b[2J\x9b\nsecond line");
+  EXPECT_THAT(refusal(), HasSubstr("in use by process 1\\u001b[2J\\x9b; wait for it"));
+  dir.write("run.lock", std::string(5'000'000, 'x'));
+  EXPECT_LT(refusal().size(), 1000u);
+}
+
 }  // namespace
 }  // namespace gemma_sft

@@ -79,5 +79,17 @@ TEST(RunLog, AFullDiskEndsTheRun) {
   }
 }
 
+TEST(RunLog, MessagesSteerNoTerminal) {
+  const TempDir dir;
+  RunLog log(dir.path(), real_file_system());
+  log.on_note("a\x1b[2J\nb\x9b");
+  log.on_error("c\r");
+  log.on_checkpoint({.step = 1, .folder = "d\ne\x1b", .seconds = 1, .waited_seconds = 1});
+  const std::string text = read_file(dir / "run.log");
+  EXPECT_THAT(text, HasSubstr("info: a\\u001b[2J\nb\\x9b\n"));
+  EXPECT_THAT(text, HasSubstr("error: c\\u000d\n"));
+  EXPECT_THAT(text, HasSubstr("checkpoint d\\u000ae\\u001b "));
+}
+
 }  // namespace
 }  // namespace gemma_sft

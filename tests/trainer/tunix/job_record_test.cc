@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "configs/error.h"
 #include "tests/testing/temp_dir.h"
 
@@ -10,6 +12,7 @@ namespace gemma_sft {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::json;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -79,6 +82,25 @@ TEST_F(JobRecordTest, AreListedOldestFirstAndThoseThatCannotBeReadAreNamed) {
 TEST_F(JobRecordTest, AFolderThatCannotBeListedIsAnError) {
   dir_.write("runs", "");
   EXPECT_THROW(list_job_records(runs()), Error);
+}
+
+TEST_F(JobRecordTest, TextThatSteersATerminalOrHasNoEndIsRefused) {
+  write("a", "2026-01-01T00:00:00Z");
+  const std::string good = read_file(runs() / "run_a/job.json");
+  const auto refusal_of = [&](const std::string& name, const std::string& value) {
+    Json json = Json::parse(good);
+    json[name] = value;
+    dir_.write("runs/run_a/job.json", json.dump());
+    return refusal("run_a");
+  };
+  EXPECT_THAT(refusal_of("base_url", "https://a\x1b[2J\nb"), HasSubstr("base_url: expected one line"));
+  EXPECT_THAT(refusal_of("base_url", "https://a\x1b[2J\nb"), HasSubstr("found \"https://a\\u001b[2J\\nb\""));
+  EXPECT_THAT(refusal_of("job_id", "j\x7f"), HasSubstr("job_id: expected one line"));
+  EXPECT_LT(refusal_of("job_id", std::string(900'000, 'j')).size(), 1000u);
+  Json json = Json::parse(good);
+  json["mock"] = {{"id", "m\x1b"}};
+  dir_.write("runs/run_a/job.json", json.dump());
+  EXPECT_THAT(refusal("run_a"), HasSubstr("id: expected one line"));
 }
 
 }  // namespace
