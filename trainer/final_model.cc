@@ -111,17 +111,6 @@ bool is_made_by_a_run(const fs::path& model) {
   }
 }
 
-// A final_model that holds what no run wrote stays, under another name.
-void set_aside(const fs::path& model, FileSystem& files, RunObserver& observer) {
-  fs::path aside;
-  for (int64_t number = 1; aside.empty() || fs::exists(fs::symlink_status(aside)); ++number) {
-    aside = model.parent_path() / fmt::format("{}.aside-{}", model.filename().string(), number);
-  }
-  files.rename(model, aside);
-  files.sync_directory(model.parent_path());
-  observer.on_warning(fmt::format("{}: holds what no run wrote; it is {} now", model.string(), aside.string()));
-}
-
 }  // namespace
 
 AdapterBase adapter_base(const ModelSection& configured, const fs::path& model_folder) {
@@ -159,7 +148,8 @@ RunCompletion export_final_model(const TrainRequest& request, const TrainSetup& 
   }
   const fs::path final_model = request.place.folder / kFinalModelName;
   if (fs::exists(fs::symlink_status(final_model)) && !is_made_by_a_run(final_model)) {
-    set_aside(final_model, files, observer);
+    const fs::path aside = move_aside(files, final_model);
+    observer.on_warning(fmt::format("{}: holds what no run wrote; it is {} now", final_model.string(), aside.string()));
   }
   completion.final_model = write_folder(final_model, files, [&](const fs::path& destination) {
     if (model.has_lora()) {

@@ -334,6 +334,17 @@ void write_file_durably(FileSystem& files, const fs::path& path, std::string_vie
   files.sync_directory(folder_of(path));
 }
 
+fs::path move_aside(FileSystem& files, const fs::path& path) {
+  fs::path aside;
+  for (int64_t number = 1; aside.empty() || fs::exists(fs::symlink_status(aside)); ++number) {
+    aside = path;
+    aside += fmt::format(".aside-{}", number);
+  }
+  files.rename(path, aside);
+  files.sync_directory(folder_of(path));
+  return aside;
+}
+
 fs::path plain_path(const fs::path& path) {
   const fs::path plain = fs::absolute(path.empty() ? fs::path(".") : path).lexically_normal();
   return plain.has_filename() ? plain : plain.parent_path();

@@ -57,6 +57,10 @@ void write_file_durably(FileSystem& files, const std::filesystem::path& path, st
 // Whole regular file as a string. Throws Error(kIo) naming the path; `max_bytes` guards against surprises.
 std::string read_file(const std::filesystem::path& path, uint64_t max_bytes = UINT64_MAX);
 
+// Gives what is somebody else's another name beside its own, the first of <path>.aside-1, -2, ... that is free: that
+// one.
+std::filesystem::path move_aside(FileSystem& files, const std::filesystem::path& path);
+
 // `path` from the root on, without ".", ".." and a separator at its end, so that filename() is its last name and
 // parent_path() the folder of that; of "out/" itself they are "" and "out". Empty: the working directory. By its text
 // alone: no symbolic link is followed, and "link/.." is the folder that the link lies in.

@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <random>
 #include <system_error>
 
@@ -59,6 +60,23 @@ class TrainingFaultsTest : public ::testing::Test {
     return made;
   }
   fs::path folder(const std::string& name) const { return tiny_.run_folder(name); }
+
+  // `make` gives the command of a run in the folder "killed", which is gone after each.
+  void kill_at_every_call(const char* suite, int64_t calls, int64_t per_change,
+                          const std::function<TrainRequest()>& make) const {
+    SuiteCount count(suite);
+    const CallAction actions[] = {CallAction::kKillBefore, CallAction::kKillHalfway, CallAction::kKillAfter};
+    const int64_t all = 3 * calls;
+    const int64_t stride = stride_of(all, per_change, 3);
+    for (int64_t i = static_cast<int64_t>(suite_seed()) % stride; i < all; i += stride) {
+      const CallFault fault{.call = i / 3, .action = actions[i % 3]};
+      const TrainingProcess ended = train_in_child(make(), fault);
+      std::string problem = ended.signal == SIGKILL ? "" : "it was not killed";
+      if (problem.empty()) problem = find_loss("killed", ended);
+      EXPECT_TRUE(count.add(problem.empty())) << "call " << fault.call << ", action " << i % 3 << ": " << problem;
+      fs::remove_all(folder("killed"));
+    }
+  }
 
   // What is wrong after `ended` and a second start of the same command; empty: nothing.
   std::string find_loss(const std::string& name, const TrainingProcess& ended) const {
@@ -153,42 +171,20 @@ class TrainingFaultsTest : public ::testing::Test {
 TEST_F(TrainingFaultsTest, killed_at_any_system_call_the_same_command_finishes_with_the_same_bytes) {
   ASSERT_EQ(whole_.exit_code, 0) << whole_.error;
   ASSERT_GT(whole_.calls, 150);
-  SuiteCount count("R3 kill -9 at every system call of a run");
-  const CallAction actions[] = {CallAction::kKillBefore, CallAction::kKillHalfway, CallAction::kKillAfter};
-  const int64_t all = 3 * whole_.calls;
-  const int64_t stride = stride_of(all, 45, 3);
-  for (int64_t i = static_cast<int64_t>(suite_seed()) % stride; i < all; i += stride) {
-    const CallFault fault{.call = i / 3, .action = actions[i % 3]};
-    const TrainingProcess ended = train_in_child(request("killed"), fault);
-    std::string problem = ended.signal == SIGKILL ? "" : "it was not killed";
-    if (problem.empty()) problem = find_loss("killed", ended);
-    EXPECT_TRUE(count.add(problem.empty())) << "call " << fault.call << ", action " << i % 3 << ": " << problem;
-    fs::remove_all(folder("killed"));
-  }
+  kill_at_every_call("R3 kill -9 at every system call of a run", whole_.calls, 45, [&] { return request("killed"); });
 }
 
 TEST_F(TrainingFaultsTest, killed_while_it_is_taken_back_the_run_still_finishes_with_the_same_bytes) {
-  const auto copy_whole = [&](const std::string& name) {
-    fs::remove_all(folder(name));
+  const auto take_back = [&](const std::string& name) {
     fs::copy(folder("whole"), folder(name), fs::copy_options::recursive);
+    return taking_back(name);
   };
-  copy_whole("back");
-  const TrainingProcess back = train_in_child(taking_back("back"));
+  const TrainingProcess back = train_in_child(take_back("back"));
   ASSERT_EQ(back.exit_code, 0) << back.error;
   ASSERT_EQ(back.first_step, 3);
   ASSERT_EQ(find_difference("back"), "");
-  SuiteCount count("R3 kill -9 at every system call of a run that is taken back");
-  const CallAction actions[] = {CallAction::kKillBefore, CallAction::kKillHalfway, CallAction::kKillAfter};
-  const int64_t all = 3 * back.calls;
-  const int64_t stride = stride_of(all, 15, 3);
-  for (int64_t i = static_cast<int64_t>(suite_seed()) % stride; i < all; i += stride) {
-    const CallFault fault{.call = i / 3, .action = actions[i % 3]};
-    copy_whole("killed");
-    const TrainingProcess ended = train_in_child(taking_back("killed"), fault);
-    std::string problem = ended.signal == SIGKILL ? "" : "it was not killed";
-    if (problem.empty()) problem = find_loss("killed", ended);
-    EXPECT_TRUE(count.add(problem.empty())) << "call " << fault.call << ", action " << i % 3 << ": " << problem;
-  }
+  kill_at_every_call("R3 kill -9 at every system call of a run that is taken back", back.calls, 15,
+                     [&] { return take_back("killed"); });
 }
 
 TEST_F(TrainingFaultsTest, an_error_of_any_system_call_is_reported_and_costs_nothing) {

@@ -105,7 +105,7 @@ void CheckpointFolders::publish(const fs::path& temporary, int64_t step,
       steps_.insert(step);
       return;
     }
-    if (!existing.manifest && is_somebody_elses(final_name, run_id_)) set_aside(step);
+    if (!existing.manifest && is_somebody_elses(final_name, run_id_)) move_aside(files_, final_name);
   }
   write_new_file(files_, temporary / kCheckpointManifestName, to_json(manifest));
   files_.sync_directory(temporary);
@@ -134,15 +134,6 @@ void CheckpointFolders::replace(const fs::path& temporary, int64_t step) {
   }
   files_.sync_directory(run_folder_);
   files_.remove_tree(replaced);
-}
-
-void CheckpointFolders::set_aside(int64_t step) {
-  fs::path aside;
-  for (int64_t number = 1; aside.empty() || fs::exists(fs::symlink_status(aside)); ++number) {
-    aside = run_folder_ / fmt::format("{}.aside-{}", checkpoint_name(step), number);
-  }
-  files_.rename(folder(step), aside);
-  files_.sync_directory(run_folder_);
 }
 
 void CheckpointFolders::remove_after(int64_t step) {

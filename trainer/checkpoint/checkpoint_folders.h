@@ -50,7 +50,6 @@ class CheckpointFolders {
  private:
   void recover();
   void replace(const std::filesystem::path& temporary, int64_t step);
-  void set_aside(int64_t step);
   void remove_checkpoint(int64_t step);
   std::filesystem::path hidden_name(int64_t step, const char* purpose) const;
 
