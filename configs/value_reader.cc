@@ -161,6 +161,8 @@ std::string shown_text(const std::string& text, size_t longest) {
   return result;
 }
 
+std::string shown_name(const std::string& name) { return shown_text(name, 255); }
+
 std::string found_text(const YamlNode& node) {
   switch (node.kind) {
     case YamlNode::Kind::kNothing: return "nothing";

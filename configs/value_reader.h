@@ -21,5 +21,6 @@ std::string found_text(const YamlNode& node);
 
 // Text of the user or of a file for messages: one line, secrets masked, control characters escaped, long text cut.
 std::string shown_text(const std::string& text, size_t longest = 80);
+std::string shown_name(const std::string& name);  // of a file, whole: file systems take 255 bytes
 
 }  // namespace gemma_sft

@@ -59,7 +59,7 @@ void check_digests(ExportVerdict& verdict) {
   for (const fs::path& path : list_folder(verdict.folder)) {
     const std::string name = path.filename().string();
     if (path.extension() == ".safetensors" && !wanted->contains(name)) {
-      verdict.problems.push_back(fmt::format("{}: is not named in {}", shown_text(name, 255), kDigestListName));
+      verdict.problems.push_back(fmt::format("{}: is not named in {}", shown_name(name), kDigestListName));
     }
   }
   for (const auto& [name, digest] : *wanted) {
@@ -138,7 +138,7 @@ void check_stray_weights(ExportVerdict& verdict, const std::set<fs::path>& used)
     if (is_weight_file(path) && !used.contains(path.filename())) {
       verdict.problems.push_back(fmt::format(
           "{}: is no part of the model; llama.cpp's converter and Ollama would take it in; move it elsewhere",
-          shown_text(name, 255)));
+          shown_name(name)));
     }
     std::error_code unknown;
     if (!fs::is_directory(path, unknown)) continue;
@@ -146,7 +146,7 @@ void check_stray_weights(ExportVerdict& verdict, const std::set<fs::path>& used)
       const std::vector<fs::path> inner = list_folder(path);
       if (std::any_of(inner.begin(), inner.end(), is_weight_file)) {
         verdict.notes.push_back(
-            fmt::format("{} holds weights, too, which Ollama would take for this model's", shown_text(name, 255)));
+            fmt::format("{} holds weights, too, which Ollama would take for this model's", shown_name(name)));
       }
     } catch (const Error& error) {
       verdict.notes.push_back(fmt::format("weights in it were not looked for: {}", error.what()));
@@ -316,7 +316,7 @@ void check_against_base(ExportVerdict& verdict, const LoraOptions& options, cons
   const fs::path base = is_inside ? verdict.folder / name : fs::path(name);
   if (!fs::exists(base / "config.json", unknown)) {
     verdict.notes.push_back(
-        fmt::format("the base {} is not here: the layers were not compared with it", shown_text(name, 255)));
+        fmt::format("the base {} is not here: the layers were not compared with it", shown_name(name)));
     return;
   }
   std::map<std::string, std::vector<int64_t>> layers;  // path -> [out, in]

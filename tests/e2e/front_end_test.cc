@@ -134,6 +134,12 @@ TEST(FrontEnd, ADryRunWarnsOfWhatTrainingWouldRefuse) {
     return result.err;
   };
   EXPECT_EQ(warnings({}), "");
+  dir.write("project/config.yaml", "mine");
+  EXPECT_THAT(warnings({"--output", "project"}), HasSubstr("project/config.yaml: is there, and no run made it"));
+  const ProcessResult refused =
+      gemma_sft_run({"train", "--config", "c.yaml", "--output", "project"}, {.folder = dir.path()});
+  EXPECT_EQ(refused.exit_code, 2) << refused.err;
+  EXPECT_EQ(read_file(dir / "project/config.yaml"), "mine");
   EXPECT_THAT(warnings({"--set", "model.base_model=./gone"}), HasSubstr("warning: training would stop at once: "));
   EXPECT_THAT(warnings({"--set", "model.base_model=google/gemma-2b-it"}), HasSubstr("hf download google/gemma-2b-it"));
   EXPECT_THAT(warnings({"--set", "model.max_seq_length=1000000"}), HasSubstr("more than the model's maximum"));

@@ -25,8 +25,7 @@ using nlohmann::json;
 
 constexpr const char* kFormatName = "gemma-sft checkpoint";
 constexpr const char* kNamePrefix = "checkpoint-";
-constexpr size_t kMostIdBytes = 128;    // as --run-id takes
-constexpr size_t kMostNameBytes = 255;  // as file systems take
+constexpr size_t kMostIdBytes = 128;  // as --run-id takes
 
 // Why a folder is no checkpoint of ours; becomes CheckpointVerdict::problem.
 struct Rejected : std::runtime_error {
@@ -98,7 +97,7 @@ CheckpointManifest verify_or_reject(const fs::path& folder, const std::function<
   for (const fs::path& path : list_folder(folder)) {
     const std::string name = path.filename().string();
     if (name != kCheckpointManifestName && !manifest.files.contains(name)) {
-      throw Rejected(fmt::format("{}: is not named in the manifest", shown_text(name, kMostNameBytes)));
+      throw Rejected(fmt::format("{}: is not named in the manifest", shown_name(name)));
     }
   }
   for (const auto& [name, digest] : manifest.files) check_file(folder / name, digest, before_block);

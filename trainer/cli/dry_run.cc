@@ -41,6 +41,7 @@ std::vector<std::string> find_obstacles(const TrainRequest& request) {
   look([&] {
     require_local_place(request);
     require_writable_place(request.place.folder);
+    require_own_folder(request.place.folder);
   });
   return obstacles;
 }

@@ -133,6 +133,7 @@ void require_startable(const TrainRequest& request, const DatasetPlaces& dataset
   require_device(request.device);
   require_fitting_model(request.loaded);
   require_writable_place(request.place.folder);
+  require_own_folder(request.place.folder);
   require_resume_folder(request);
 }
 
@@ -174,7 +175,6 @@ void require_writable_place(const fs::path& folder) {
                             "with --output-dir or --output",
                             folder.string(), existing.string()));
   }
-  require_own_folder(folder);
 }
 
 void require_device(const std::string& device) {

@@ -88,6 +88,12 @@ TEST_F(TrainRequestTest, ABucketIsRefusedByNameForARunOnThisMachine) {
   EXPECT_THAT(refused.message, HasSubstr("gs://bucket/runs"));
 }
 
+// A job's folder, with the model that was downloaded into it, can be written to.
+TEST_F(TrainRequestTest, APlaceIsWritableWhateverIsInIt) {
+  dir_.write("job/final_model/config.json", "{}");
+  EXPECT_NO_THROW(require_writable_place(dir_ / "job"));
+}
+
 TEST_F(TrainRequestTest, TheModelFolderIsLookedAtBeforeTheEngineIsStarted) {
   dir_.write("rows.jsonl", "");
   const TrainArguments made = arguments(base() + "dataset: {data_path: rows.jsonl}\n");
