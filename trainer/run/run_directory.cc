@@ -20,7 +20,6 @@
 #include "configs/secrets.h"
 #include "configs/value_reader.h"
 #include "data/files/sha256.h"
-#include "trainer/checkpoint/checkpoint_format.h"
 #include "trainer/run/run_manifest.h"
 #include "trainer/run/samples_file.h"
 
@@ -149,7 +148,7 @@ RunPlace resolve_run_place(const RunConfig& config, const PlaceRequest& request)
 
 void require_own_folder(const fs::path& folder) {
   const auto has = [&](const char* name) { return fs::exists(fs::symlink_status(folder / name)); };
-  if (has(kStateFileName) && has(kCheckpointManifestName)) {
+  if (has("state.json") && has("manifest.json")) {
     throw Error(ErrorKind::kUsage, folder.string() +
                                        ": is a checkpoint; --resume names the one to continue from, and --output the "
                                        "folder of a run");
